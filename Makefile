@@ -1,0 +1,118 @@
+# The one door: everything the project does starts here. `make` alone lists it.
+# It needs Rust, CPython and make. Python packages go into .venv, never anywhere else.
+
+PYTHON ?=        # the interpreter to build for; empty: the newest that scripts/find-python finds
+ARGS ?=          # more arguments for the program that demo, test, bench or stress runs in the end
+SECONDS ?= 60    # how long `make stress` runs
+LAB ?=           # a command: `$(LAB) run CMD` runs CMD among more interpreters (see CONTRIBUTING.md)
+export LAB
+
+venv := .venv/bin
+locked := $(if $(CI),--locked)
+rust_sources := Cargo.toml $(wildcard Cargo.lock) pyproject.toml $(wildcard crates/*/Cargo.toml) \
+	$(shell find crates -path '*/src/*' -name '*.rs')
+# The extension module is tested from Python: a test program of its own would have to link libpython.
+cargo_test := cargo test $(locked) --workspace --exclude weft-python
+# rustup puts cargo there, and a shell older than rustup does not know it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+# maturin builds for these, whatever environment the shell is in.
+export VIRTUAL_ENV := $(CURDIR)/.venv
+unexport CONDA_PREFIX
+export PYO3_PYTHON := $(CURDIR)/$(venv)/python
+# Or pyright asks the network for news at each run.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.NOTPARALLEL:
+.PHONY: help build demo test lint bench wheel matrix stress loom shuttle miri bench-rust clean FORCE
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-11s %s\n", $$1, $$2 }'
+
+build: .venv/.built ## compile (release) and install into .venv; PYTHON=/path/to/python3 chooses the interpreter
+
+demo: build ## run every program in examples/
+	@set -e; for program in examples/*.py; do echo "== $$program"; $(venv)/python $$program $(ARGS) </dev/null; done
+
+test: build .venv/.test ## all tests: Rust, doctests, then pytest; ARGS='-k select' narrows pytest
+	$(cargo_test)
+	$(venv)/python -m pytest $(ARGS)
+
+lint: build .venv/.lint ## formats, clippy, ruff, mypy, pyright, rustdoc: no warning passes
+	cargo fmt --all --check
+	cargo clippy $(locked) --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(locked) --workspace --no-deps
+	$(venv)/ruff check
+	$(venv)/ruff format --check
+	$(venv)/mypy
+	$(venv)/pyright
+
+bench: build .venv/.bench ## weft beside its rivals; see benches/README.md
+	$(venv)/python benches/run.py $(ARGS)
+
+bench-rust: ## the benchmarks of weft-core
+	@scripts/check-rust
+	cargo bench $(locked) -p weft-core $(ARGS)
+
+wheel: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 315532800)
+wheel: .venv/.build ## a wheel for the chosen interpreter and a source archive, in dist/
+	@scripts/check-rust
+	rm -rf dist
+	$(venv)/maturin build --release --strip $(locked) --out dist
+	$(venv)/maturin sdist --out dist
+
+matrix: .venv/.build ## build, install and test on every CPython found; LAB=command adds more
+	$(venv)/python scripts/matrix.py $(ARGS)
+
+stress: build .venv/.test ## random load for SECONDS=60
+	$(venv)/python tests/stress.py --seconds $(SECONDS) $(ARGS)
+
+# Each checker has a target folder of its own: another RUSTFLAGS would throw away the usual one's work.
+loom: ## model-check weft-core with loom: every interleaving up to LOOM_MAX_PREEMPTIONS=2
+	@scripts/check-rust
+	LOOM_MAX_PREEMPTIONS=$${LOOM_MAX_PREEMPTIONS:-2} RUSTFLAGS="--cfg loom" \
+		cargo test $(locked) -p weft-core --release --target-dir target/loom --test loom $(ARGS)
+
+shuttle: ## model-check weft-core with shuttle: many random interleavings
+	@scripts/check-rust
+	RUSTFLAGS="--cfg shuttle" cargo test $(locked) -p weft-core --release --target-dir target/shuttle --test shuttle $(ARGS)
+
+miri: ## run weft-core's tests in miri, which finds undefined behaviour
+	@cargo +nightly miri --version >/dev/null 2>&1 || \
+		{ echo "miri is missing: rustup toolchain install nightly --component miri,rust-src"; exit 1; }
+	cargo +nightly miri test $(locked) -p weft-core --target-dir target/miri $(ARGS)
+
+clean: ## remove all that was made here
+	rm -rf .venv target dist python/weft/_weft*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What follows are files. .venv/.python holds the path of the interpreter .venv was made from; the others are empty
+# and as old as the last time their work was done.
+
+pip = $(venv)/python -m pip install --quiet
+
+# Look again for an interpreter when one is named, or when the one of .venv has gone.
+ifneq ($(strip $(PYTHON)),$(shell { $(venv)/python -c '' || echo gone; } 2>/dev/null))
+.venv/.python: FORCE
+endif
+.venv/.python:
+	@set -e; python=$$(scripts/find-python $(PYTHON)); \
+	if [ "$$python" != "$$(cat $@ 2>/dev/null)" ] || ! $(venv)/python -c '' 2>/dev/null; then \
+		echo "weft: building with $$($$python --version), $$python"; \
+		rm -rf .venv; $$python -m venv .venv; $(pip) 'pip>=25.1'; echo "$$python" >$@; \
+	fi
+
+.venv/.%: .venv/.python pyproject.toml
+	$(pip) --group $*
+	@touch $@
+
+.venv/.bench: .venv/.python benches/requirements.txt
+	$(pip) --requirement benches/requirements.txt
+	@touch $@
+
+.venv/.built: .venv/.build $(rust_sources)
+	@scripts/check-rust
+	$(venv)/maturin develop --release $(locked)
+	@touch $@
+ifeq ($(wildcard python/weft/_weft*.so),)
+.venv/.built: FORCE
+endif

@@ -1,0 +1,158 @@
+//! The one door to atomics, mutexes and threads, so that loom and shuttle can stand in for them.
+//!
+//! Nothing else in this crate names `std::sync`, `std::thread` or a model checker.
+
+pub(crate) use self::cell::UnsafeCell;
+pub(crate) use self::lock::Lock;
+/// The standard one even under a model checker, whose own cannot hold a trait object.
+pub(crate) use std::sync::Arc as PlainArc;
+/// For the timers' one static; the models run without timers.
+pub(crate) use std::sync::OnceLock;
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    sync::atomic::{AtomicU32, Ordering},
+    sync::{Arc, Mutex, MutexGuard},
+    thread,
+};
+#[cfg(shuttle)]
+pub(crate) use shuttle::{
+    sync::atomic::{AtomicU32, Ordering},
+    sync::{Arc, Mutex, MutexGuard},
+    thread,
+};
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    sync::{Arc, Mutex, MutexGuard},
+    thread,
+};
+
+/// Waiting for somebody who is about to finish: a few instructions, unless that thread was interrupted.
+///
+/// It spins ever longer, then yields the processor (crossbeam-utils' `Backoff` has the same two phases).
+pub(crate) struct Backoff(u32);
+
+impl Backoff {
+    const SPIN: u32 = 6;
+    const YIELD: u32 = 10;
+
+    pub(crate) const fn new() -> Self {
+        Self(0)
+    }
+
+    /// Waits a moment, each time a little longer.
+    #[inline]
+    pub(crate) fn snooze(&mut self) {
+        if cfg!(any(loom, shuttle)) || self.0 > Self::SPIN {
+            thread::yield_now();
+        } else {
+            for _ in 0..1_u32 << self.0 {
+                std::hint::spin_loop();
+            }
+        }
+        if self.0 <= Self::YIELD {
+            self.0 += 1;
+        }
+    }
+
+    /// Whether it is time to sleep instead.
+    #[inline]
+    pub(crate) fn is_completed(&self) -> bool {
+        cfg!(any(loom, shuttle)) || self.0 > Self::YIELD
+    }
+}
+
+mod cell {
+    //! `UnsafeCell` with loom's access-tracking interface; without loom it is the standard one.
+
+    #[cfg(loom)]
+    pub(crate) use loom::cell::UnsafeCell;
+
+    #[cfg(not(loom))]
+    #[derive(Debug, Default)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    #[cfg(not(loom))]
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline(always)]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        #[inline(always)]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+mod lock {
+    use super::{Mutex, MutexGuard, UnsafeCell};
+
+    /// A mutex without a guard: a select holds the locks of several channels whose types differ.
+    ///
+    /// It is the standard mutex with its guard kept inside, so the model checkers see an ordinary mutex.
+    pub(crate) struct Lock {
+        mutex: Mutex<()>,
+        guard: UnsafeCell<Option<MutexGuard<'static, ()>>>,
+    }
+
+    // SAFETY: `guard` is touched only by the thread that holds `mutex`, which is also the one that releases it.
+    unsafe impl Send for Lock {}
+    // SAFETY: as above.
+    unsafe impl Sync for Lock {}
+
+    impl Lock {
+        pub(crate) fn new() -> Self {
+            Self {
+                mutex: Mutex::new(()),
+                guard: UnsafeCell::new(None),
+            }
+        }
+
+        #[inline]
+        pub(crate) fn lock(&self) {
+            // A poisoned mutex is as good as any: no foreign code runs under it, so nothing can panic half-way.
+            let guard = match self.mutex.lock() {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+            self.keep(guard);
+        }
+
+        /// Locks unless somebody holds it.
+        #[inline]
+        pub(crate) fn try_lock(&self) -> bool {
+            match self.mutex.try_lock() {
+                Ok(guard) => {
+                    self.keep(guard);
+                    true
+                }
+                Err(_) => false,
+            }
+        }
+
+        #[inline]
+        fn keep(&self, guard: MutexGuard<'_, ()>) {
+            // SAFETY: only the lifetime changes; `unlock` drops the guard, and `Lock` outlives every lock/unlock pair
+            // because both borrow it.
+            let guard: MutexGuard<'static, ()> = unsafe { std::mem::transmute(guard) };
+            // SAFETY: we hold the mutex.
+            self.guard.with_mut(|slot| unsafe { *slot = Some(guard) });
+        }
+
+        /// # Safety
+        /// The calling thread holds the lock.
+        #[inline]
+        pub(crate) unsafe fn unlock(&self) {
+            // SAFETY: the caller holds the mutex. The guard leaves the cell before the mutex opens.
+            let guard = self.guard.with_mut(|slot| unsafe { (*slot).take() });
+            drop(guard);
+        }
+    }
+}

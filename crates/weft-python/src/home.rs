@@ -1,0 +1,770 @@
+//! A loop's home in weft: where its decided operations wait for their tasks to be stepped, and its timers.
+//!
+//! An operation that is decided is pushed onto the home's queue; the first push has the loop call `drain` (`call_soon`, or
+//! `call_soon_threadsafe` from elsewhere), which steps the whole burst, each task in its own context: one callback of the loop for many hand-offs. A drain
+//! hands the loop back after a millisecond (L13).
+//!
+//! A loop that is closed drops its callbacks. The drain notices (its object is destroyed without having been called), and a push to a
+//! closed loop fails; either way what was decided is undone: the values go back to their channels.
+//!
+//! The home knows its loop by a weak reference only, and lives in a dictionary with weak keys: it ends with the loop.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
+
+use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
+use crate::io;
+use crate::op::OpObject;
+use crate::state::{Ref, SLICE_NANOSECONDS, State};
+
+/// `weft._weft._Home`.
+#[repr(C)]
+pub struct HomeObject {
+    head: PyObject,
+    weak_loop: Owned,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// Decided operations, each with a reference.
+    ready: VecDeque<*mut OpObject>,
+    /// A drain is on its way, or running.
+    scheduled: bool,
+    /// Deadline (nanoseconds of the loop's clock) and serial number; the operation (with a reference) and the case.
+    timers: BTreeMap<(u64, u64), (*mut OpObject, u32)>,
+    serial: u64,
+    /// When the loop will look at the timers next.
+    armed: Option<u64>,
+    /// Waiting `selecting` operations: two references each, the second of which goes with the waker when it is claimed.
+    standing: HashSet<*mut OpObject>,
+    /// Tasks with a cancel that came too late for the operation it met, and its message.
+    late: Option<Owned>,
+}
+
+// SAFETY: pointers to operations that the home holds references to, used while attached.
+unsafe impl Send for Inner {}
+
+/// How many steps a drain makes between looks at the clock.
+const STEPS: u32 = 4;
+
+/// `weft._weft._Drain`: the callable given to the loop, once.
+#[repr(C)]
+struct DrainObject {
+    head: PyObject,
+    home: *mut PyObject,
+    called: std::sync::atomic::AtomicBool,
+}
+
+impl HomeObject {
+    /// # Safety
+    /// A live home.
+    #[inline]
+    pub unsafe fn of<'a>(object: *mut PyObject) -> &'a Self {
+        // SAFETY: the caller's promise.
+        unsafe { &*object.cast() }
+    }
+
+    fn as_ptr(&self) -> *mut PyObject {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The home of a loop, made when first asked for.
+    pub fn of_loop(state: &State, event_loop: &Owned) -> Py<Owned> {
+        let last = state.get(Ref::LastHome);
+        // SAFETY: null, or a home that the state holds. (On a free-threaded build another thread may replace it meanwhile.)
+        #[cfg(not(Py_GIL_DISABLED))]
+        unsafe {
+            if !last.is_null() && Self::of(last).is_of(event_loop.as_ptr()) {
+                return Ok(Owned::from_borrowed(last));
+            }
+        }
+        #[cfg(Py_GIL_DISABLED)]
+        let _ = last;
+        let homes = state.homes()?;
+        // SAFETY: live objects; a new home is filled before anybody sees it.
+        unsafe {
+            let known = c::PyObject_GetItem(homes, event_loop.as_ptr());
+            let home = if known.is_null() {
+                if c::PyErr_ExceptionMatches(c::PyExc_KeyError) == 0 {
+                    return Err(Raised);
+                }
+                c::PyErr_Clear();
+                let weak_loop = Owned::from_new(c::PyWeakref_NewRef(event_loop.as_ptr(), ptr::null_mut()))?;
+                let home = ffi::allocate(state.class(Ref::Home))?;
+                let this: *mut Self = home.as_ptr().cast();
+                (&raw mut (*this).weak_loop).write(weak_loop);
+                (&raw mut (*this).inner).write(Mutex::new(Inner {
+                    ready: VecDeque::new(),
+                    scheduled: false,
+                    timers: BTreeMap::new(),
+                    serial: 0,
+                    armed: None,
+                    standing: HashSet::new(),
+                    late: None,
+                }));
+                ffi::check(c::PyObject_SetItem(homes, event_loop.as_ptr(), home.as_ptr()))?;
+                home
+            } else {
+                Owned::from_new(known)?
+            };
+            #[cfg(not(Py_GIL_DISABLED))]
+            state.set(Ref::LastHome, home.clone());
+            Ok(home)
+        }
+    }
+
+    #[cfg(not(Py_GIL_DISABLED))]
+    fn is_of(&self, event_loop: *mut PyObject) -> bool {
+        self.event_loop().is_some_and(|mine| mine.as_ptr() == event_loop)
+    }
+
+    pub fn event_loop(&self) -> Option<Owned> {
+        // SAFETY: a weak reference.
+        unsafe { ffi::upgrade(self.weak_loop.as_ptr()) }
+    }
+
+    /// Queues a decided operation, taking over a reference. `Err` gives it back when the loop is closed.
+    pub fn push(&self, op: *mut OpObject) -> Result<(), *mut OpObject> {
+        let first = {
+            let mut inner = self.inner();
+            inner.ready.push_back(op);
+            !std::mem::replace(&mut inner.scheduled, true)
+        };
+        if first && !self.schedule() {
+            let mut inner = self.inner();
+            inner.scheduled = false;
+            if let Some(at) = inner.ready.iter().rposition(|queued| *queued == op) {
+                inner.ready.remove(at);
+                return Err(op);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the loop call a drain. `false`: it is closed.
+    fn schedule(&self) -> bool {
+        let _aside = ffi::Aside::new();
+        // SAFETY: a live object of ours.
+        let state = unsafe { State::of(self.as_ptr()) };
+        loop {
+            let scheduled = (|| {
+                let Some(event_loop) = self.event_loop() else {
+                    return Ok(false);
+                };
+                let here = state.running_loop()?;
+                let here = here.is_some_and(|running| running.as_ptr() == event_loop.as_ptr());
+                let method = if here { Ref::CallSoon } else { Ref::CallSoonThreadsafe };
+                let drain = self.drain(state)?;
+                // SAFETY: live objects.
+                match unsafe { ffi::call_method(state.get(method), &[event_loop.as_ptr(), drain.as_ptr()]) } {
+                    Ok(_) => Ok(true),
+                    Err(Raised) => {
+                        drain.mute();
+                        let error = ffi::take_error();
+                        // SAFETY: live objects.
+                        let closed = unsafe {
+                            let closed = ffi::call_method(state.get(Ref::IsClosed), &[event_loop.as_ptr()])?;
+                            c::PyObject_IsTrue(closed.as_ptr()) == 1
+                        };
+                        if closed {
+                            return Ok(false);
+                        }
+                        if let Some(error) = error {
+                            ffi::restore_error(error);
+                        }
+                        Err(Raised)
+                    }
+                }
+            })();
+            match scheduled {
+                Ok(scheduled) => return scheduled,
+                Err(Raised) => {
+                    // A signal handler raised in the middle of the call. Its exception goes on afterwards; the wake-up must not be lost.
+                    let error = ffi::take_error();
+                    let memory = error.as_ref().is_some_and(|error| unsafe {
+                        // SAFETY: an exception and an exception type.
+                        c::PyErr_GivenExceptionMatches(error.as_ptr(), c::PyExc_MemoryError) != 0
+                    });
+                    if let Some(error) = error {
+                        crate::thread::raise_later(error);
+                    }
+                    if memory {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    fn drain(&self, state: &State) -> Py<Drain> {
+        // SAFETY: our type; every field is written before anybody sees the object.
+        unsafe {
+            let object = ffi::allocate(state.class(Ref::Drain))?;
+            let this: *mut DrainObject = object.as_ptr().cast();
+            (&raw mut (*this).home).write(Owned::from_borrowed(self.as_ptr()).into_ptr());
+            (&raw mut (*this).called).write(std::sync::atomic::AtomicBool::new(false));
+            Ok(Drain(object))
+        }
+    }
+
+    /// Steps the tasks of all decided operations, for at most a millisecond.
+    fn run(&self) -> Py<()> {
+        let start = Instant::now();
+        let mut steps = 0_u32;
+        loop {
+            let next = {
+                let mut inner = self.inner();
+                let next = inner.ready.pop_front();
+                if next.is_none() {
+                    inner.scheduled = false;
+                }
+                next
+            };
+            let Some(op) = next else {
+                return Ok(());
+            };
+            // SAFETY: the queue held a reference, which is now ours.
+            let op = unsafe { Owned::from_new(op.cast())? };
+            // SAFETY: an operation.
+            let this = unsafe { OpObject::of(op.as_ptr()) };
+            match this.take_callback() {
+                None => this.set_missed(),
+                Some((callback, context)) => {
+                    // SAFETY: live objects; the context is the task's.
+                    if unsafe { ffi::call_in_context(context.as_ptr(), callback.as_ptr(), op.as_ptr()) }.is_err() {
+                        self.failed(&callback)?;
+                    }
+                }
+            }
+            drop(op);
+            steps += 1;
+            if steps.is_multiple_of(STEPS) && start.elapsed().as_nanos() as u64 > SLICE_NANOSECONDS {
+                let more = {
+                    let mut inner = self.inner();
+                    inner.scheduled = !inner.ready.is_empty();
+                    inner.scheduled
+                };
+                if more && !self.schedule() {
+                    self.abandon();
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// A step raised: as a loop's own handle would, end the loop on `SystemExit` and `KeyboardInterrupt`, report anything else.
+    #[cold]
+    fn failed(&self, callback: &Owned) -> Py<()> {
+        // SAFETY: live objects and exception types.
+        unsafe {
+            if c::PyErr_ExceptionMatches(c::PyExc_SystemExit) != 0
+                || c::PyErr_ExceptionMatches(c::PyExc_KeyboardInterrupt) != 0
+            {
+                let more = {
+                    let mut inner = self.inner();
+                    inner.scheduled = !inner.ready.is_empty();
+                    inner.scheduled
+                };
+                if more && !self.schedule() {
+                    self.abandon();
+                }
+                return Err(Raised);
+            }
+            let Some(error) = ffi::take_error() else {
+                return Ok(());
+            };
+            let report = || {
+                let Some(event_loop) = self.event_loop() else {
+                    return Ok(());
+                };
+                let context = Owned::from_new(c::PyDict_New())?;
+                let message = ffi::string("Exception in a task stepped by weft")?;
+                for (key, value) in [(c"message", &message), (c"exception", &error), (c"callback", callback)] {
+                    ffi::check(c::PyDict_SetItemString(context.as_ptr(), key.as_ptr(), value.as_ptr()))?;
+                }
+                let state = State::of(self.as_ptr());
+                ffi::call_method(
+                    state.get(Ref::CallExceptionHandler),
+                    &[event_loop.as_ptr(), context.as_ptr()],
+                )?;
+                Ok(())
+            };
+            let reported: Py<()> = report();
+            if reported.is_err() {
+                ffi::unraisable(callback.as_ptr());
+            }
+        }
+        Ok(())
+    }
+
+    /// The loop was closed with decided operations queued: their values go back.
+    fn abandon(&self) {
+        let _aside = ffi::Aside::new();
+        loop {
+            let op = {
+                let mut inner = self.inner();
+                inner.scheduled = false;
+                inner.ready.pop_front()
+            };
+            let Some(op) = op else {
+                return;
+            };
+            // SAFETY: the queue's reference, now ours.
+            if let Ok(op) = unsafe { Owned::from_new(op.cast()) } {
+                // SAFETY: an operation.
+                unsafe { OpObject::of(op.as_ptr()) }.abandon_and_give_back();
+            }
+        }
+    }
+
+    // Timers.
+
+    fn now(&self, state: &State, event_loop: &Owned) -> Py<f64> {
+        // SAFETY: live objects.
+        let now = unsafe { ffi::call_method(state.get(Ref::Time), &[event_loop.as_ptr()])? };
+        ffi::seconds(now.as_ptr(), "loop.time()")
+    }
+
+    /// Decides `case` of a waiting operation after `delay` seconds of the loop's clock.
+    pub fn add_timer(&self, op: &OpObject, case: u32, delay: f64) -> Py<(u64, u64)> {
+        // SAFETY: a live object of ours.
+        let state = unsafe { State::of(self.as_ptr()) };
+        let Some(event_loop) = self.event_loop() else {
+            return Err(ffi::runtime_error("the event loop is gone"));
+        };
+        let due = nanoseconds(self.now(state, &event_loop)? + delay);
+        let (key, earlier) = {
+            let mut inner = self.inner();
+            inner.serial += 1;
+            let key = (due, inner.serial);
+            // SAFETY: alive; the entry's reference.
+            unsafe { c::Py_INCREF(op.as_ptr()) };
+            inner.timers.insert(key, (op.as_ptr().cast(), case));
+            let earlier = inner.armed.is_none_or(|armed| due < armed);
+            if earlier {
+                inner.armed = Some(due);
+            }
+            (key, earlier)
+        };
+        if earlier {
+            if let Err(raised) = self.arm(state, &event_loop, due) {
+                self.inner().armed = None;
+                self.remove_timer(key);
+                return Err(raised);
+            }
+        }
+        Ok(key)
+    }
+
+    /// Forgets a timer. The loop may look once in vain; that is cheaper than telling it.
+    pub fn remove_timer(&self, key: (u64, u64)) {
+        let entry = self.inner().timers.remove(&key);
+        if let Some((op, _)) = entry {
+            // SAFETY: the entry's reference.
+            unsafe { c::Py_DECREF(op.cast()) };
+        }
+    }
+
+    fn arm(&self, state: &State, event_loop: &Owned, due: u64) -> Py<()> {
+        // SAFETY: live objects.
+        unsafe {
+            let when = ffi::float(due as f64 * 1e-9)?;
+            let fire = Owned::from_new(c::PyObject_GetAttrString(self.as_ptr(), c"_fire".as_ptr()))?;
+            ffi::call_method(
+                state.get(Ref::CallAt),
+                &[event_loop.as_ptr(), when.as_ptr(), fire.as_ptr()],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The loop's clock has come to a deadline.
+    fn fire(&self) -> Py<()> {
+        // SAFETY: a live object of ours.
+        let state = unsafe { State::of(self.as_ptr()) };
+        let Some(event_loop) = self.event_loop() else {
+            return Ok(());
+        };
+        // A loop may call a little early, by the resolution of its clock.
+        let now = nanoseconds(self.now(state, &event_loop)? + 1e-6);
+        self.inner().armed = None;
+        loop {
+            let due = {
+                let mut inner = self.inner();
+                match inner.timers.first_key_value() {
+                    Some((key, _)) if key.0 <= now => inner.timers.pop_first(),
+                    _ => None,
+                }
+            };
+            let Some((_, (op, case))) = due else {
+                break;
+            };
+            // SAFETY: the entry's reference goes to whoever is woken.
+            unsafe {
+                if (*op).decide(case) {
+                    drop(OpObject::wake(op));
+                } else {
+                    c::Py_DECREF(op.cast());
+                }
+            }
+        }
+        let next = {
+            let mut inner = self.inner();
+            let next = inner.timers.first_key_value().map(|(key, _)| key.0);
+            match (next, inner.armed) {
+                (Some(next), armed) if armed.is_none_or(|armed| next < armed) => {
+                    inner.armed = Some(next);
+                    Some(next)
+                }
+                _ => None,
+            }
+        };
+        match next {
+            Some(next) => self.arm(state, &event_loop, next),
+            None => Ok(()),
+        }
+    }
+
+    // Descriptors.
+
+    /// Decides `case` of a waiting operation when the descriptor is ready. What is watched is a duplicate, returned.
+    pub fn watch(&self, op: &OpObject, case: u32, fd: c_int, write: bool) -> Py<c_int> {
+        // SAFETY: a live object of ours.
+        let state = unsafe { State::of(self.as_ptr()) };
+        let Some(event_loop) = self.event_loop() else {
+            return Err(ffi::runtime_error("the event loop is gone"));
+        };
+        let copy = io::duplicate(fd)?;
+        let added = (|| {
+            let number = ffi::integer(copy as usize)?;
+            let case = ffi::integer(case as usize)?;
+            let add = if write { Ref::AddWriter } else { Ref::AddReader };
+            // SAFETY: live objects.
+            unsafe {
+                let fire = Owned::from_new(c::PyObject_GetAttrString(op.as_ptr(), c"_fire".as_ptr()))?;
+                ffi::call_method(
+                    state.get(add),
+                    &[event_loop.as_ptr(), number.as_ptr(), fire.as_ptr(), case.as_ptr()],
+                )
+            }
+        })();
+        match added {
+            Ok(_) => Ok(copy),
+            Err(raised) => {
+                io::close(copy);
+                Err(raised)
+            }
+        }
+    }
+
+    pub fn unwatch(&self, copy: c_int, write: bool) {
+        let _aside = ffi::Aside::new();
+        // SAFETY: a live object of ours.
+        let state = unsafe { State::of(self.as_ptr()) };
+        if let (Some(event_loop), Ok(number)) = (self.event_loop(), ffi::integer(copy as usize)) {
+            let remove = if write { Ref::RemoveWriter } else { Ref::RemoveReader };
+            // SAFETY: live objects. A closed loop refuses, and watches nothing any more.
+            unsafe {
+                if ffi::call_method(state.get(remove), &[event_loop.as_ptr(), number.as_ptr()]).is_err() {
+                    c::PyErr_Clear();
+                }
+            }
+        }
+        io::close(copy);
+    }
+
+    // Waiting `selecting` operations.
+
+    pub fn stand(&self, op: &OpObject) {
+        // SAFETY: alive. One reference is the home's, one the waker's.
+        unsafe {
+            c::Py_INCREF(op.as_ptr());
+            c::Py_INCREF(op.as_ptr());
+        }
+        self.inner().standing.insert(op.as_ptr().cast());
+    }
+
+    /// The operation waits no more; `claimed`: the waker's reference has gone with the waker.
+    pub fn sit(&self, op: &OpObject, claimed: bool) {
+        if self.inner().standing.remove(&op.as_ptr().cast()) {
+            // SAFETY: counted in `stand`; the caller's reference keeps the operation alive.
+            unsafe {
+                c::Py_DECREF(op.as_ptr());
+                if !claimed {
+                    c::Py_DECREF(op.as_ptr());
+                }
+            }
+        }
+    }
+
+    // Cancels that came too late.
+
+    /// Delivers a cancel to the running task at its next suspension.
+    #[cold]
+    pub fn cancel_later(&self, state: &State, message: Option<Owned>) -> Py<()> {
+        let task = state.current_task()?;
+        // SAFETY: live objects.
+        unsafe {
+            if task.as_ptr() == c::Py_None() {
+                return Ok(());
+            }
+            let late = {
+                let known = self.inner().late.clone();
+                match known {
+                    Some(late) => late,
+                    None => {
+                        let late = Owned::from_new(c::PyDict_New())?;
+                        self.inner().late = Some(late.clone());
+                        late
+                    }
+                }
+            };
+            let message = message.unwrap_or_else(ffi::none);
+            ffi::check(c::PyDict_SetItem(late.as_ptr(), task.as_ptr(), message.as_ptr()))?;
+            let Some(event_loop) = self.event_loop() else {
+                return Ok(());
+            };
+            let deliver = Owned::from_new(c::PyObject_GetAttrString(self.as_ptr(), c"_deliver".as_ptr()))?;
+            ffi::call_method(
+                state.get(Ref::CallSoon),
+                &[event_loop.as_ptr(), deliver.as_ptr(), task.as_ptr()],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Before a task parks: is there a cancel for it? Then it is delivered at this suspension.
+    #[inline]
+    pub fn deliver_pending(&self, state: &State) -> Py<()> {
+        let pending = self.inner().late.is_some();
+        if pending {
+            let task = state.current_task()?;
+            self.deliver(state, task.as_ptr())?;
+        }
+        Ok(())
+    }
+
+    /// Cancels the task anew, unless the request was withdrawn; the count of requests stays what it was.
+    #[cold]
+    fn deliver(&self, state: &State, task: *mut PyObject) -> Py<()> {
+        let late = self.inner().late.clone();
+        let Some(late) = late else {
+            return Ok(());
+        };
+        // SAFETY: live objects.
+        unsafe {
+            let message = c::PyDict_GetItemWithError(late.as_ptr(), task);
+            if message.is_null() {
+                return if c::PyErr_Occurred().is_null() { Ok(()) } else { Err(Raised) };
+            }
+            let message = Owned::from_borrowed(message);
+            ffi::check(c::PyDict_DelItem(late.as_ptr(), task))?;
+            if c::PyDict_Size(late.as_ptr()) == 0 {
+                let empty = self.inner().late.take();
+                drop(empty);
+            }
+            let done = ffi::call_method(state.get(Ref::Done), &[task])?;
+            if c::PyObject_IsTrue(done.as_ptr()) == 1 {
+                return Ok(());
+            }
+            let requests = ffi::call_method(state.get(Ref::Cancelling), &[task])?;
+            if ffi::long(requests.as_ptr())? > 0 {
+                if message.as_ptr() == c::Py_None() {
+                    ffi::call_method(state.get(Ref::Cancel), &[task])?;
+                } else {
+                    ffi::call_method(state.get(Ref::Cancel), &[task, message.as_ptr()])?;
+                }
+                ffi::call_method(state.get(Ref::Uncancel), &[task])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Seconds of a clock as whole nanoseconds.
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds.max(0.0) * 1e9) as u64
+}
+
+/// A drain that has not been given to a loop yet.
+struct Drain(Owned);
+
+impl Drain {
+    fn as_ptr(&self) -> *mut PyObject {
+        self.0.as_ptr()
+    }
+
+    /// The loop did not take it: it must not report that when it goes.
+    fn mute(&self) {
+        // SAFETY: a live drain.
+        unsafe { &*self.0.as_ptr().cast::<DrainObject>() }
+            .called
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+unsafe extern "C" fn drain_call(slf: *mut PyObject, _: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes a live drain, which holds its home.
+        unsafe {
+            let drain = &*slf.cast::<DrainObject>();
+            if !drain.called.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                HomeObject::of(drain.home).run()?;
+            }
+        }
+        Ok(ffi::none())
+    })
+}
+
+unsafe extern "C" fn drain_repr(_: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| ffi::string("<weft: step the tasks whose operations were met>"))
+}
+
+unsafe extern "C" fn drain_traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
+    // SAFETY: from the collector.
+    unsafe {
+        let stop = ffi::visit(c::Py_TYPE(slf).cast(), visit, argument);
+        if stop != 0 {
+            return stop;
+        }
+        ffi::visit((*slf.cast::<DrainObject>()).home, visit, argument)
+    }
+}
+
+unsafe extern "C" fn drain_dealloc(slf: *mut PyObject) {
+    // SAFETY: the last reference is gone.
+    unsafe {
+        c::PyObject_GC_UnTrack(slf.cast());
+        let drain = slf.cast::<DrainObject>();
+        if !(*drain).called.load(std::sync::atomic::Ordering::Relaxed) {
+            ffi::edge((), || {
+                HomeObject::of((*drain).home).abandon();
+                Ok(())
+            });
+        }
+        c::Py_DECREF((*drain).home);
+        ffi::free(slf);
+    }
+}
+
+unsafe extern "C" fn fire(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes a live home, here and below.
+        unsafe { HomeObject::of(slf) }.fire()?;
+        Ok(ffi::none())
+    })
+}
+
+unsafe extern "C" fn deliver(slf: *mut PyObject, task: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `fire`.
+        unsafe { HomeObject::of(slf).deliver(State::of(slf), task)? };
+        Ok(ffi::none())
+    })
+}
+
+unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
+    // SAFETY: from the collector; nobody holds the lock for long, and a home that is in use is reachable.
+    unsafe {
+        let home = HomeObject::of(slf);
+        let mut objects = vec![c::Py_TYPE(slf).cast(), home.weak_loop.as_ptr()];
+        if let Ok(inner) = home.inner.try_lock() {
+            objects.extend(inner.ready.iter().map(|op| op.cast::<PyObject>()));
+            objects.extend(inner.timers.values().map(|(op, _)| op.cast::<PyObject>()));
+            for op in &inner.standing {
+                objects.extend([op.cast::<PyObject>(); 2]);
+            }
+            objects.extend(inner.late.as_ref().map(Owned::as_ptr));
+        }
+        for object in objects {
+            let stop = ffi::visit(object, visit, argument);
+            if stop != 0 {
+                return stop;
+            }
+        }
+    }
+    0
+}
+
+/// Lets go of all operations.
+fn release(home: &HomeObject) {
+    home.abandon();
+    let (timers, standing, late) = {
+        let mut inner = home.inner();
+        (
+            std::mem::take(&mut inner.timers),
+            std::mem::take(&mut inner.standing),
+            inner.late.take(),
+        )
+    };
+    drop(late);
+    // SAFETY: the references counted for these entries.
+    unsafe {
+        for (op, _) in timers.into_values() {
+            c::Py_DECREF(op.cast());
+        }
+        for op in standing {
+            c::Py_DECREF(op.cast());
+            c::Py_DECREF(op.cast());
+        }
+    }
+}
+
+unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
+    ffi::edge(0, || {
+        // SAFETY: from the collector.
+        release(unsafe { HomeObject::of(slf) });
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn dealloc(slf: *mut PyObject) {
+    // SAFETY: the last reference is gone; each field is dropped once.
+    unsafe {
+        c::PyObject_GC_UnTrack(slf.cast());
+        ffi::edge((), || {
+            release(HomeObject::of(slf));
+            Ok(())
+        });
+        let this: *mut HomeObject = slf.cast();
+        ptr::drop_in_place(&raw mut (*this).weak_loop);
+        ptr::drop_in_place(&raw mut (*this).inner);
+        ffi::free(slf);
+    }
+}
+
+/// Makes both types.
+pub fn make_types(module: *mut PyObject) -> Py<(Owned, Owned)> {
+    use ffi::Method::{NoArguments, OneArgument};
+    let methods = ffi::methods(
+        "_Home",
+        &[(c"_fire", NoArguments(fire)), (c"_deliver", OneArgument(deliver))],
+    );
+    let home = vec![
+        ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
+        ffi::slot(c::Py_tp_clear, clear as *mut c_void),
+        ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),
+        ffi::slot(c::Py_tp_methods, methods.cast()),
+    ];
+    let drain = vec![
+        ffi::slot(c::Py_tp_call, drain_call as *mut c_void),
+        ffi::slot(c::Py_tp_repr, drain_repr as *mut c_void),
+        ffi::slot(c::Py_tp_traverse, drain_traverse as *mut c_void),
+        ffi::slot(c::Py_tp_dealloc, drain_dealloc as *mut c_void),
+    ];
+    let flags = (c::Py_TPFLAGS_HAVE_GC | c::Py_TPFLAGS_DISALLOW_INSTANTIATION) as u64;
+    // SAFETY: the slots are those of a `HomeObject` and a `DrainObject`.
+    unsafe {
+        Ok((
+            ffi::make_type(module, c"weft._weft._Home", size_of::<HomeObject>(), flags, home)?,
+            ffi::make_type(module, c"weft._weft._Drain", size_of::<DrainObject>(), flags, drain)?,
+        ))
+    }
+}

@@ -1,0 +1,195 @@
+//! The extension module `weft._weft`: weft-core's channels as Python objects.
+//!
+//! - `ffi` is the door to the C API; `state` is what one interpreter's copy of the module holds.
+//! - `channel` and `ends` are the channels; `op` is the operation that every waiting call returns, `select` and `selecting` are made of it.
+//! - `home` is the asyncio side (a loop's queue of decided operations), `thread` the blocking one, `scope` the cancelling of threads.
+//! - `wake` is where the two meet: whoever meets a parked operation wakes it there.
+//! - `timers`, `barrier`, `io` are further kinds of operation; `errors` and `origin` say what went wrong, and where.
+//!
+//! The module has multi-phase initialisation, all its types are heap types in per-interpreter state, and no Python object is in a Rust
+//! static: it loads in interpreters with a GIL of their own, and in free-threaded builds without re-enabling theirs.
+
+mod barrier;
+mod channel;
+mod docs;
+mod ends;
+mod errors;
+mod ffi;
+mod home;
+mod io;
+mod op;
+mod origin;
+mod scope;
+mod select;
+mod selecting;
+mod state;
+mod thread;
+mod timers;
+mod wake;
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use ffi::{Owned, Py, PyObject, c};
+use state::{Ref, State};
+
+/// The state of our module.
+///
+/// # Safety
+/// `module` is ours, and was executed.
+unsafe fn state_of_module<'a>(module: *mut PyObject) -> &'a State {
+    // SAFETY: the caller's promise: the state holds a pointer to a boxed `State`.
+    unsafe { &**c::PyModule_GetState(module).cast::<*mut State>() }
+}
+
+fn execute(module: &Owned) -> Py<()> {
+    let state = Box::into_raw(Box::new(State::new()));
+    // SAFETY: room for a pointer (`m_size`), zeroed before; freed in `free`.
+    let state = unsafe {
+        c::PyModule_GetState(module.as_ptr()).cast::<*mut State>().write(state);
+        &*state
+    };
+    state.fill()?;
+    let (sender, receiver) = ends::make_types(module.as_ptr())?;
+    let (home, drain) = home::make_types(module.as_ptr())?;
+    let types = [
+        (Ref::Channel, c"Channel", channel::make_type(module.as_ptr())?),
+        (Ref::Sender, c"Sender", sender),
+        (Ref::Receiver, c"Receiver", receiver),
+        (Ref::Op, c"Op", op::make_type(module.as_ptr())?),
+        (Ref::Selecting, c"Selecting", selecting::make_type(module.as_ptr())?),
+        (Ref::Tick, c"Tick", timers::make_type(module.as_ptr())?),
+        (Ref::Barrier, c"Barrier", barrier::make_type(module.as_ptr())?),
+        (Ref::Scope, c"Scope", scope::make_type(module.as_ptr())?),
+        (Ref::Home, c"_Home", home),
+        (Ref::Drain, c"_Drain", drain),
+    ];
+    for (name, attribute, kind) in types {
+        ffi::set_attribute(module, attribute, kind.as_ptr())?;
+        state.set(name, kind);
+    }
+    let version = ffi::string(env!("CARGO_PKG_VERSION"))?;
+    ffi::set_attribute(module, c"__version__", version.as_ptr())?;
+    register_fork_hook(module)
+}
+
+/// Has a forked child know that it is one.
+fn register_fork_hook(module: &Owned) -> Py<()> {
+    let os = ffi::import(c"os", None)?;
+    // SAFETY: live objects; the call takes keywords only.
+    unsafe {
+        let register = c::PyObject_GetAttrString(os.as_ptr(), c"register_at_fork".as_ptr());
+        let Some(register) = Owned::from_nullable(register) else {
+            // A system without fork.
+            c::PyErr_Clear();
+            return Ok(());
+        };
+        let hook = Owned::from_new(c::PyObject_GetAttrString(module.as_ptr(), c"_after_fork".as_ptr()))?;
+        let names = ffi::tuple(vec![ffi::string("after_in_child")?])?;
+        let arguments = [hook.as_ptr()];
+        Owned::from_new(c::PyObject_Vectorcall(
+            register.as_ptr(),
+            arguments.as_ptr(),
+            0,
+            names.as_ptr(),
+        ))?;
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn exec(module: *mut PyObject) -> c_int {
+    ffi::edge(-1, || {
+        // SAFETY: the interpreter passes the module being made.
+        execute(&unsafe { Owned::from_borrowed(module) })?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn traverse(module: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
+    // SAFETY: from the collector; the state may not be there yet.
+    unsafe {
+        let state = c::PyModule_GetState(module).cast::<*mut State>();
+        if state.is_null() || (*state).is_null() {
+            return 0;
+        }
+        (**state).traverse(visit, argument)
+    }
+}
+
+unsafe extern "C" fn clear(module: *mut PyObject) -> c_int {
+    // SAFETY: as in `traverse`.
+    unsafe {
+        let state = c::PyModule_GetState(module).cast::<*mut State>();
+        if !state.is_null() && !(*state).is_null() {
+            (**state).clear();
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn free(module: *mut c_void) {
+    // SAFETY: the module goes; its objects are gone, for each keeps its type, and that the module.
+    unsafe {
+        clear(module.cast());
+        let state = c::PyModule_GetState(module.cast()).cast::<*mut State>();
+        if !state.is_null() && !(*state).is_null() {
+            drop(Box::from_raw((*state).cast::<State>()));
+            *state = ptr::null_mut();
+        }
+    }
+}
+
+/// What Python calls to find the module: its definition, made once per process and never changed after (the interpreter writes its header).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn PyInit__weft() -> *mut PyObject {
+    use ffi::Method::{Fast, NoArguments, OneArgument};
+    static DEFINITION: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    let definition = DEFINITION.get_or_init(|| {
+        let functions = ffi::methods(
+            "",
+            &[
+                (c"select", Fast(select::select)),
+                (c"selecting", Fast(selecting::selecting)),
+                (c"after", OneArgument(timers::after)),
+                (c"at", OneArgument(timers::at)),
+                (c"tick", OneArgument(timers::tick)),
+                (c"always", OneArgument(timers::always)),
+                (c"never", NoArguments(timers::never)),
+                (c"readable", OneArgument(io::readable)),
+                (c"writable", OneArgument(io::writable)),
+                (c"_after_fork", NoArguments(channel::after_fork)),
+            ],
+        );
+        let slots = vec![
+            c::PyModuleDef_Slot {
+                slot: c::Py_mod_exec,
+                value: exec as *mut c_void,
+            },
+            #[cfg(Py_3_12)]
+            c::PyModuleDef_Slot {
+                slot: c::Py_mod_multiple_interpreters,
+                value: c::Py_MOD_PER_INTERPRETER_GIL_SUPPORTED,
+            },
+            #[cfg(Py_3_13)]
+            c::PyModuleDef_Slot {
+                slot: c::Py_mod_gil,
+                value: c::Py_MOD_GIL_NOT_USED,
+            },
+            c::PyModuleDef_Slot::default(),
+        ];
+        let definition = c::PyModuleDef {
+            m_base: c::PyModuleDef_HEAD_INIT,
+            m_name: c"weft._weft".as_ptr(),
+            m_doc: c"Channels, select and what belongs to them. The package weft is its face.".as_ptr(),
+            m_size: size_of::<*mut State>() as isize,
+            m_methods: functions,
+            m_slots: Box::leak(slots.into_boxed_slice()).as_mut_ptr(),
+            m_traverse: Some(traverse),
+            m_clear: Some(clear),
+            m_free: Some(free),
+        };
+        Box::into_raw(Box::new(definition)) as usize
+    });
+    // SAFETY: a definition that lives for ever.
+    unsafe { c::PyModuleDef_Init(*definition as *mut c::PyModuleDef) }
+}

@@ -1,0 +1,512 @@
+//! `selecting`: weft-core's standing select as a Python iterator. Each round is an operation of kind `NextEvent`.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::{Mutex, MutexGuard};
+
+use weft_core::chan::{End, Wakes};
+use weft_core::selecting::{Next, Selecting};
+
+use crate::channel::Via;
+use crate::errors;
+use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
+use crate::home::HomeObject;
+use crate::op::{self, Kind, OpObject, Sleeper};
+use crate::state::{Ref, State};
+use crate::wake;
+
+/// `weft.Selecting`.
+#[repr(C)]
+pub struct SelectingObject {
+    head: PyObject,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    core: Selecting<Owned>,
+    /// By the core's key: the case, and the channel or receiver it was registered with.
+    cases: Vec<Option<(Owned, Owned)>>,
+    /// From case to key.
+    keys: Owned,
+    /// The operation that waits, if one does.
+    waiting: *mut OpObject,
+    /// The event an operation was decided with, until it is taken up.
+    event: Option<Event>,
+    /// The channel a value came from that nobody took up.
+    returned: Option<Owned>,
+}
+
+// SAFETY: Python objects, used while attached.
+unsafe impl Send for Inner {}
+
+enum Event {
+    Value(u32, Owned),
+    /// The case, its channel, and how that ended.
+    Left(Owned, Owned, End),
+    Over,
+}
+
+impl SelectingObject {
+    /// # Safety
+    /// A live `Selecting`.
+    pub unsafe fn of<'a>(object: *mut PyObject) -> &'a Self {
+        // SAFETY: the caller's promise.
+        unsafe { &*object.cast() }
+    }
+
+    fn as_ptr(&self) -> *mut PyObject {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Looks once. `true`: decided. Otherwise the registration waits, with the operation's waker.
+    fn look(&self, op: &OpObject) -> Py<bool> {
+        let mut gone = Vec::new();
+        let mut wakes = Wakes::new();
+        let event = {
+            let mut inner = self.inner();
+            loop {
+                if let Some(event) = inner.event.take() {
+                    break Some(event);
+                }
+                match inner.core.next(|| wake::waker(op), &mut wakes) {
+                    Next::Parked => break None,
+                    Next::Empty => break Some(Event::Over),
+                    Next::Value(key, value) => break Some(Event::Value(key, value)),
+                    Next::Left(key, end, chan) => {
+                        let Some((case, source)) = inner.cases[key as usize].take() else {
+                            continue;
+                        };
+                        let quiet = end != End::Poisoned && chan.end().1.is_none();
+                        gone.push((case.clone(), source.clone()));
+                        if !quiet {
+                            break Some(Event::Left(case, source, end));
+                        }
+                    }
+                }
+            }
+        };
+        wake::all(wakes);
+        if !gone.is_empty() {
+            let keys = self.inner().keys.clone();
+            for (case, _source) in gone {
+                // SAFETY: live objects; the case was put there by `add`.
+                unsafe { ffi::check(c::PyDict_DelItem(keys.as_ptr(), case.as_ptr()))? };
+            }
+        }
+        let decided = event.is_some();
+        self.inner().event = event;
+        Ok(decided)
+    }
+
+    fn occupy(&self, op: &OpObject) -> Py<()> {
+        let mut inner = self.inner();
+        let mine: *mut OpObject = op.as_ptr().cast();
+        if !inner.waiting.is_null() && inner.waiting != mine {
+            return Err(ffi::runtime_error(
+                "this selecting() is waited for by somebody else: one consumer at a time; give each its own",
+            ));
+        }
+        inner.waiting = mine;
+        Ok(())
+    }
+
+    fn vacate(&self) {
+        self.inner().waiting = ptr::null_mut();
+    }
+
+    /// Tries without waiting.
+    pub fn try_next(&self, op: &OpObject) -> Py<bool> {
+        self.occupy(op)?;
+        loop {
+            if self.look(op)? {
+                return Ok(true);
+            }
+            if self.inner().core.withdraw() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Waits. `true`: decided after all.
+    pub fn park(&self, op: &OpObject) -> Py<bool> {
+        // SAFETY: alive. The waker's reference; in a loop a second one, with the home.
+        match op.sleeper() {
+            Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()).stand(op) },
+            // SAFETY: as above.
+            _ => unsafe { c::Py_INCREF(op.as_ptr()) },
+        }
+        let decided = self.look(op)?;
+        if decided {
+            self.release(op, false);
+        }
+        Ok(decided)
+    }
+
+    /// Gives back what was counted when the operation began to wait; `claimed`: the waker took its reference with it.
+    fn release(&self, op: &OpObject, claimed: bool) {
+        match op.sleeper() {
+            // SAFETY: a sleeper's home is one.
+            Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()).sit(op, claimed) },
+            // SAFETY: counted in `park`.
+            _ if !claimed => unsafe { c::Py_DECREF(op.as_ptr()) },
+            _ => {}
+        }
+    }
+
+    /// After a wake-up: `true` when there is an event, else the operation waits again.
+    pub fn resume(&self, op: &OpObject) -> Py<bool> {
+        if self.inner().event.is_some() {
+            return Ok(true);
+        }
+        self.release(op, true);
+        self.park(op)
+    }
+
+    /// The operation waits no more. `false`: it was decided.
+    pub fn withdraw(&self, op: &OpObject) -> bool {
+        let withdrawn = self.inner().core.withdraw();
+        if withdrawn {
+            self.release(op, false);
+            self.vacate();
+        }
+        withdrawn
+    }
+
+    pub fn is_met(&self) -> bool {
+        let inner = self.inner();
+        inner.event.is_some() || inner.core.is_met()
+    }
+
+    /// For a decided operation that nobody takes up: the value, if it got one. What else happened is kept for the next round.
+    pub fn abandon(&self) -> Option<Owned> {
+        let waiting = {
+            let mut inner = self.inner();
+            std::mem::replace(&mut inner.waiting, ptr::null_mut())
+        };
+        if !waiting.is_null() {
+            // SAFETY: the operation is alive while it is abandoned.
+            self.release(unsafe { &*waiting }, true);
+        }
+        let mut inner = self.inner();
+        let event = match inner.event.take() {
+            Some(event) => Some(event),
+            None => match inner.core.take_met() {
+                Some(Next::Value(key, value)) => Some(Event::Value(key, value)),
+                Some(Next::Left(key, end, _)) => inner.cases[key as usize]
+                    .take()
+                    .map(|(case, source)| Event::Left(case, source, end)),
+                _ => None,
+            },
+        };
+        match event {
+            Some(Event::Value(key, value)) => {
+                inner.returned = inner.cases[key as usize].as_ref().map(|(_, source)| source.clone());
+                Some(value)
+            }
+            other => {
+                inner.event = other;
+                None
+            }
+        }
+    }
+
+    /// Puts back a value that `abandon` returned.
+    pub fn give_back(&self, value: Owned) {
+        let returned = self.inner().returned.take();
+        if let Some(source) = returned {
+            // SAFETY: a channel or receiver.
+            let channel = unsafe { Via::of(source.as_ptr()) }.channel;
+            let lost = wake::give_back(&channel.chan, value);
+            channel.undelivered(lost);
+        }
+    }
+
+    /// The result of a decided round.
+    pub fn result(&self, op: &OpObject) -> Py<Owned> {
+        let (event, case) = {
+            let mut inner = self.inner();
+            inner.waiting = ptr::null_mut();
+            let event = inner.event.take();
+            let case = match &event {
+                Some(Event::Value(key, _)) => inner.cases[*key as usize].as_ref().map(|(case, _)| case.clone()),
+                _ => None,
+            };
+            (event, case)
+        };
+        let state = op.state();
+        match event {
+            Some(Event::Value(_, value)) => op::selected(state, case.unwrap_or_else(ffi::none).as_ptr(), value),
+            Some(Event::Left(case, source, end)) => {
+                // SAFETY: a channel or receiver.
+                let channel = unsafe { Via::of(source.as_ptr()) }.channel;
+                let raised = errors::ended_recv(channel, end);
+                let kinds = [Ref::Closed, Ref::Poisoned].map(|kind| state.get(kind));
+                errors::add_case(&kinds, case.as_ptr());
+                Err(raised)
+            }
+            Some(Event::Over) | None => {
+                // SAFETY: an exception type.
+                unsafe { c::PyErr_SetNone(c::PyExc_StopAsyncIteration) };
+                Err(Raised)
+            }
+        }
+    }
+
+    fn add(&self, case: *mut PyObject, source: *mut PyObject) -> Py<()> {
+        let state = self.state();
+        if !state.is(source, Ref::Channel) && !state.is(source, Ref::Receiver) {
+            return Err(ffi::type_error(&format!(
+                "case {}: selecting() takes channels and receivers, not {}",
+                ffi::text(case),
+                ffi::type_name(source)
+            )));
+        }
+        // SAFETY: a channel or receiver, as just checked; live objects.
+        unsafe {
+            let via = Via::of(source);
+            via.check()?;
+            if via.end_is_closed() {
+                return Err(errors::end_closed(via, None));
+            }
+            let keys = self.inner().keys.clone();
+            if ffi::check(c::PyDict_Contains(keys.as_ptr(), case))? == 1 {
+                return Err(ffi::value_error(&format!("there is a case {} already", ffi::text(case))));
+            }
+            let (key, wakes) = {
+                let mut inner = self.inner();
+                let (key, wakes) = inner.core.add(std::sync::Arc::clone(&via.channel.chan));
+                if inner.cases.len() <= key as usize {
+                    inner.cases.resize_with(key as usize + 1, || None);
+                }
+                inner.cases[key as usize] = Some((Owned::from_borrowed(case), Owned::from_borrowed(source)));
+                (key, wakes)
+            };
+            wake::all(wakes);
+            let number = ffi::integer(key as usize)?;
+            ffi::check(c::PyDict_SetItem(keys.as_ptr(), case, number.as_ptr()))?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> &State {
+        // SAFETY: a live object of ours.
+        unsafe { State::of(self.as_ptr()) }
+    }
+
+    fn discard(&self, case: *mut PyObject) -> Py<()> {
+        let keys = self.inner().keys.clone();
+        // SAFETY: live objects.
+        let key = unsafe {
+            let number = c::PyDict_GetItemWithError(keys.as_ptr(), case);
+            if number.is_null() {
+                return if c::PyErr_Occurred().is_null() { Ok(()) } else { Err(Raised) };
+            }
+            let key = ffi::long(number)?;
+            ffi::check(c::PyDict_DelItem(keys.as_ptr(), case))?;
+            key as u32
+        };
+        let (discarded, entry, event, wakes) = {
+            let mut inner = self.inner();
+            let discarded = inner.core.discard(key);
+            let wakes = match inner.core.is_empty() {
+                true => inner.core.nudge(),
+                false => Wakes::new(),
+            };
+            let entry = inner.cases.get_mut(key as usize).and_then(Option::take);
+            let event = match &inner.event {
+                Some(Event::Value(of, _)) if *of == key => inner.event.take(),
+                _ => None,
+            };
+            (discarded, entry, event, wakes)
+        };
+        wake::all(wakes);
+        let value = match (discarded, event) {
+            (_, Some(Event::Value(_, value))) => Some(value),
+            (Some((value, _)), _) => value,
+            _ => None,
+        };
+        if let (Some(value), Some((_, source))) = (value, entry) {
+            // SAFETY: a channel or receiver.
+            let channel = unsafe { Via::of(source.as_ptr()) }.channel;
+            let lost = wake::give_back(&channel.chan, value);
+            channel.undelivered(lost);
+        }
+        Ok(())
+    }
+}
+
+/// `selecting(*channels, **named)`
+pub unsafe extern "C" fn selecting(
+    module: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes our module and its arrays; our type, every field is written.
+        unsafe {
+            let state = crate::state_of_module(module);
+            let keys = Owned::from_new(c::PyDict_New())?;
+            let object = ffi::allocate(state.class(Ref::Selecting))?;
+            (&raw mut (*object.as_ptr().cast::<SelectingObject>()).inner).write(Mutex::new(Inner {
+                core: Selecting::new(),
+                cases: Vec::new(),
+                keys,
+                waiting: ptr::null_mut(),
+                event: None,
+                returned: None,
+            }));
+            let this = SelectingObject::of(object.as_ptr());
+            for index in 0..number {
+                let case = ffi::integer(index as usize)?;
+                this.add(case.as_ptr(), *arguments.add(index as usize))?;
+            }
+            if !keywords.is_null() {
+                for index in 0..c::PyTuple_GET_SIZE(keywords) {
+                    let case = c::PyTuple_GET_ITEM(keywords, index);
+                    this.add(case, *arguments.add((number + index) as usize))?;
+                }
+            }
+            Ok(object)
+        }
+    })
+}
+
+unsafe extern "C" fn add(
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes a live selecting, here and below.
+        unsafe {
+            let [case, channel] = ffi::parameters("add", ["case", "channel"], 2, arguments, number, keywords)?;
+            if case.is_null() || channel.is_null() {
+                return Err(ffi::type_error("add() needs a case and a channel"));
+            }
+            SelectingObject::of(slf).add(case, channel)?;
+        }
+        Ok(ffi::none())
+    })
+}
+
+unsafe extern "C" fn discard(slf: *mut PyObject, case: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `add`.
+        unsafe { SelectingObject::of(slf) }.discard(case)?;
+        Ok(ffi::none())
+    })
+}
+
+unsafe extern "C" fn anext(slf: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `add`.
+    ffi::edge_object(|| op::make(unsafe { State::of(slf) }, Kind::NextEvent, slf, ptr::null(), None))
+}
+
+unsafe extern "C" fn next(slf: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `add`.
+        unsafe {
+            let op = op::make(State::of(slf), Kind::NextEvent, slf, ptr::null(), None)?;
+            crate::thread::wait_in_iteration(OpObject::of(op.as_ptr()))
+        }
+    })
+}
+
+unsafe extern "C" fn length(slf: *mut PyObject) -> isize {
+    // SAFETY: see `add`.
+    unsafe { SelectingObject::of(slf) }.inner().core.len() as isize
+}
+
+unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
+    // SAFETY: from the collector.
+    unsafe {
+        let mut objects = vec![c::Py_TYPE(slf).cast()];
+        if let Ok(inner) = SelectingObject::of(slf).inner.try_lock() {
+            objects.push(inner.keys.as_ptr());
+            for (case, source) in inner.cases.iter().flatten() {
+                objects.extend([case.as_ptr(), source.as_ptr()]);
+            }
+            match &inner.event {
+                Some(Event::Value(_, value)) => objects.push(value.as_ptr()),
+                Some(Event::Left(case, source, _)) => objects.extend([case.as_ptr(), source.as_ptr()]),
+                _ => {}
+            }
+            objects.extend(inner.returned.as_ref().map(Owned::as_ptr));
+        }
+        for object in objects {
+            let stop = ffi::visit(object, visit, argument);
+            if stop != 0 {
+                return stop;
+            }
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
+    ffi::edge(0, || {
+        // SAFETY: from the collector.
+        let this = unsafe { SelectingObject::of(slf) };
+        let count = this.inner().cases.len() as u32;
+        for key in 0..count {
+            let (entry, discarded) = {
+                let mut inner = this.inner();
+                let discarded = inner.core.discard(key);
+                (inner.cases[key as usize].take(), discarded)
+            };
+            drop((entry, discarded));
+        }
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn dealloc(slf: *mut PyObject) {
+    // SAFETY: the last reference is gone; each field is dropped once. The core leaves all queues first.
+    unsafe {
+        c::PyObject_GC_UnTrack(slf.cast());
+        ptr::drop_in_place(&raw mut (*slf.cast::<SelectingObject>()).inner);
+        ffi::free(slf);
+    }
+}
+
+/// Makes the type.
+pub fn make_type(module: *mut PyObject) -> Py<Owned> {
+    use ffi::Method::{ClassOne, Fast, OneArgument};
+    let methods = ffi::methods(
+        "Selecting",
+        &[
+            (c"add", Fast(add)),
+            (c"discard", OneArgument(discard)),
+            (c"__class_getitem__", ClassOne(crate::channel::class_getitem)),
+        ],
+    );
+    let slots = vec![
+        ffi::slot(c::Py_tp_doc, crate::docs::doc("Selecting", "").cast_mut().cast()),
+        ffi::slot(c::Py_tp_iter, crate::channel::itself as *mut c_void),
+        ffi::slot(c::Py_tp_iternext, next as *mut c_void),
+        ffi::slot(c::Py_am_aiter, crate::channel::itself as *mut c_void),
+        ffi::slot(c::Py_am_anext, anext as *mut c_void),
+        ffi::slot(c::Py_mp_length, length as *mut c_void),
+        ffi::slot(c::Py_nb_bool, crate::channel::truth as *mut c_void),
+        ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
+        ffi::slot(c::Py_tp_clear, clear as *mut c_void),
+        ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),
+        ffi::slot(c::Py_tp_methods, methods.cast()),
+    ];
+    // SAFETY: the slots are those of a `SelectingObject`.
+    unsafe {
+        ffi::make_type(
+            module,
+            c"weft.Selecting",
+            size_of::<SelectingObject>(),
+            (c::Py_TPFLAGS_HAVE_GC | c::Py_TPFLAGS_DISALLOW_INSTANTIATION) as u64,
+            slots,
+        )
+    }
+}

@@ -1,0 +1,254 @@
+//! What one interpreter's copy of the module holds. No Python object is in a Rust static.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::ffi::{self, Owned, Py, PyObject, c};
+
+macro_rules! refs {
+    ($($name:ident),* $(,)?) => {
+        /// The names of the module's references.
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Ref { $($name),* }
+        const COUNT: usize = [$(stringify!($name)),*].len();
+    };
+}
+
+refs! {
+    // Types.
+    Channel, Sender, Receiver, Op, Selecting, Tick, Barrier, Scope, Home, Drain,
+    // Errors and results, from the Python files.
+    Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Selected, Statistics,
+    // Names.
+    CallSoon, CallSoonThreadsafe, CallAt, Time, IsClosed, AddReader, AddWriter, RemoveReader, RemoveWriter, CallExceptionHandler,
+    NameChannel, NameValue, NameCase, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
+    // Found when first needed.
+    Homes, GetRunningLoop, CurrentTask, CancelledError, Monotonic, LastHome,
+}
+
+/// One per interpreter and import.
+pub struct State {
+    refs: [AtomicPtr<PyObject>; COUNT],
+    /// Operations that completed without suspending, counted to hand the loop back in time.
+    immediate: AtomicU32,
+    slice: AtomicU64,
+    epoch: Instant,
+}
+
+/// After how many immediate completions the clock is looked at.
+const LOOK_EVERY: u32 = 256;
+/// How long a loop's tasks may go on without handing it back (L13).
+pub const SLICE_NANOSECONDS: u64 = 1_000_000;
+
+impl State {
+    pub fn new() -> Self {
+        Self {
+            refs: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            immediate: AtomicU32::new(0),
+            slice: AtomicU64::new(0),
+            epoch: Instant::now(),
+        }
+    }
+
+    /// The state of the module that made the type of `object`, one of ours.
+    ///
+    /// # Safety
+    /// `object` is a live instance of one of our types.
+    #[inline]
+    pub unsafe fn of<'a>(object: *mut PyObject) -> &'a Self {
+        // SAFETY: our types belong to the module, whose state is a `State`, and an object keeps its type and that the module.
+        unsafe { &*Self::of_type(c::Py_TYPE(object)) }
+    }
+
+    /// # Safety
+    /// One of our types.
+    #[inline]
+    pub unsafe fn of_type<'a>(kind: *mut c::PyTypeObject) -> &'a Self {
+        // SAFETY: as in `of`.
+        unsafe { &**c::PyType_GetModuleState(kind).cast::<*mut Self>() }
+    }
+
+    /// A reference that is there from the start (or, for those found when first needed, maybe null). Borrowed.
+    #[inline]
+    pub fn get(&self, name: Ref) -> *mut PyObject {
+        self.refs[name as usize].load(Ordering::Acquire)
+    }
+
+    /// As a type.
+    #[inline]
+    pub fn class(&self, name: Ref) -> *mut c::PyTypeObject {
+        self.get(name).cast()
+    }
+
+    /// Whether `object` is exactly of one of our types.
+    #[inline]
+    pub fn is(&self, object: *mut PyObject, name: Ref) -> bool {
+        // SAFETY: `object` is alive.
+        unsafe { c::Py_TYPE(object) == self.class(name) }
+    }
+
+    /// Sets a reference; what was there before is dropped.
+    pub fn set(&self, name: Ref, value: Owned) {
+        let old = self.refs[name as usize].swap(value.into_ptr(), Ordering::AcqRel);
+        // SAFETY: the reference was ours.
+        drop(unsafe { Owned::from_nullable(old) });
+    }
+
+    /// A reference found when first needed.
+    fn found(&self, name: Ref, find: impl FnOnce() -> Py<Owned>) -> Py<*mut PyObject> {
+        let known = self.get(name);
+        if !known.is_null() {
+            return Ok(known);
+        }
+        self.set(name, find()?);
+        Ok(self.get(name))
+    }
+
+    /// The asyncio loop that runs in this thread, or `None`. Does not import asyncio: where it was not imported, no loop runs.
+    #[inline]
+    pub fn running_loop(&self) -> Py<Option<Owned>> {
+        let mut get = self.get(Ref::GetRunningLoop);
+        if get.is_null() {
+            // SAFETY: C string; the module is borrowed from `found`.
+            unsafe {
+                let name = ffi::string("asyncio.events")?;
+                let Some(module) = Owned::from_nullable(c::PyImport_GetModule(name.as_ptr())) else {
+                    return if c::PyErr_Occurred().is_null() { Ok(None) } else { Err(ffi::Raised) };
+                };
+                let Some(function) =
+                    Owned::from_nullable(c::PyObject_GetAttrString(module.as_ptr(), c"_get_running_loop".as_ptr()))
+                else {
+                    // asyncio is just being imported.
+                    c::PyErr_Clear();
+                    return Ok(None);
+                };
+                self.set(Ref::GetRunningLoop, function);
+                get = self.get(Ref::GetRunningLoop);
+            }
+        }
+        // SAFETY: a function without arguments.
+        let running = unsafe { ffi::call(get, &[])? };
+        // SAFETY: None lives for ever.
+        Ok((running.as_ptr() != unsafe { c::Py_None() }).then_some(running))
+    }
+
+    /// `asyncio.current_task()`: the task that runs, or `None`.
+    pub fn current_task(&self) -> Py<Owned> {
+        let function = self.found(Ref::CurrentTask, || ffi::import(c"asyncio", Some(c"current_task")))?;
+        // SAFETY: a function without arguments.
+        unsafe { ffi::call(function, &[]) }
+    }
+
+    /// `asyncio.CancelledError`.
+    pub fn cancelled_error(&self) -> Py<*mut PyObject> {
+        self.found(Ref::CancelledError, || ffi::import(c"asyncio", Some(c"CancelledError")))
+    }
+
+    /// `time.monotonic()`.
+    pub fn monotonic(&self) -> Py<f64> {
+        let function = self.found(Ref::Monotonic, || ffi::import(c"time", Some(c"monotonic")))?;
+        // SAFETY: a function without arguments that returns a float.
+        let now = unsafe { ffi::call(function, &[])? };
+        ffi::seconds(now.as_ptr(), "time.monotonic()")
+    }
+
+    /// The `WeakKeyDictionary` from loops to their homes.
+    pub fn homes(&self) -> Py<*mut PyObject> {
+        self.found(Ref::Homes, || {
+            let class = ffi::import(c"weakref", Some(c"WeakKeyDictionary"))?;
+            // SAFETY: a class called without arguments.
+            unsafe { ffi::call(class.as_ptr(), &[]) }
+        })
+    }
+
+    /// Counts an operation that completed without suspending. `true`: its task has run for long enough, let it hand the loop back.
+    ///
+    /// It is a measure, not a lock: threads that race here at worst yield once too often.
+    #[inline]
+    pub fn should_yield(&self) -> bool {
+        let count = self.immediate.load(Ordering::Relaxed).wrapping_add(1);
+        self.immediate.store(count, Ordering::Relaxed);
+        count.is_multiple_of(LOOK_EVERY) && self.slice_is_over()
+    }
+
+    #[cold]
+    fn slice_is_over(&self) -> bool {
+        let now = self.epoch.elapsed().as_nanos() as u64;
+        let over = now.saturating_sub(self.slice.load(Ordering::Relaxed)) > SLICE_NANOSECONDS;
+        if over {
+            self.slice.store(now, Ordering::Relaxed);
+        }
+        over
+    }
+
+    /// `tp_traverse` of the module.
+    ///
+    /// # Safety
+    /// From the collector.
+    pub unsafe fn traverse(&self, visit: c::visitproc, argument: *mut c_void) -> c_int {
+        for reference in &self.refs {
+            // SAFETY: our references are alive.
+            let stop = unsafe { ffi::visit(reference.load(Ordering::Relaxed), visit, argument) };
+            if stop != 0 {
+                return stop;
+            }
+        }
+        0
+    }
+
+    /// `tp_clear` of the module.
+    pub fn clear(&self) {
+        for reference in &self.refs {
+            let old = reference.swap(ptr::null_mut(), Ordering::AcqRel);
+            // SAFETY: the reference was ours.
+            drop(unsafe { Owned::from_nullable(old) });
+        }
+    }
+
+    /// Interned names and what the Python files define.
+    pub fn fill(&self) -> Py<()> {
+        let names: [(Ref, &CStr); 19] = [
+            (Ref::CallSoon, c"call_soon"),
+            (Ref::CallSoonThreadsafe, c"call_soon_threadsafe"),
+            (Ref::CallAt, c"call_at"),
+            (Ref::Time, c"time"),
+            (Ref::IsClosed, c"is_closed"),
+            (Ref::AddReader, c"add_reader"),
+            (Ref::AddWriter, c"add_writer"),
+            (Ref::RemoveReader, c"remove_reader"),
+            (Ref::RemoveWriter, c"remove_writer"),
+            (Ref::CallExceptionHandler, c"call_exception_handler"),
+            (Ref::NameChannel, c"channel"),
+            (Ref::NameValue, c"value"),
+            (Ref::NameCase, c"case"),
+            (Ref::Done, c"done"),
+            (Ref::Cancelling, c"cancelling"),
+            (Ref::Cancel, c"cancel"),
+            (Ref::Uncancel, c"uncancel"),
+            (Ref::Default, c"default"),
+            (Ref::Fileno, c"fileno"),
+        ];
+        for (name, text) in names {
+            // SAFETY: a C string.
+            self.set(name, unsafe { Owned::from_new(c::PyUnicode_InternFromString(text.as_ptr()))? });
+        }
+        let errors = [
+            (Ref::Closed, c"Closed"),
+            (Ref::Poisoned, c"Poisoned"),
+            (Ref::NoReceivers, c"NoReceivers"),
+            (Ref::WouldBlock, c"WouldBlock"),
+            (Ref::BlockingInLoopError, c"BlockingInLoopError"),
+            (Ref::ForkedChannelError, c"ForkedChannelError"),
+            (Ref::Cancelled, c"Cancelled"),
+        ];
+        for (name, text) in errors {
+            self.set(name, ffi::import(c"weft._errors", Some(text))?);
+        }
+        self.set(Ref::Selected, ffi::import(c"weft._results", Some(c"Selected"))?);
+        self.set(Ref::Statistics, ffi::import(c"weft._results", Some(c"Statistics"))?);
+        Ok(())
+    }
+}

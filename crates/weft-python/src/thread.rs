@@ -1,0 +1,360 @@
+//! Performing an operation by blocking a thread: try without releasing the interpreter, else park through its own lock primitive, which signals interrupt.
+
+use std::cell::RefCell;
+use std::ffi::{c_int, c_longlong, c_void};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::ffi::{self, Aside, Owned, Py, Raised, c, thread_lock};
+use crate::io::{self, Pipe};
+use crate::op::{Kind, OpObject, Sleeper};
+use crate::scope;
+use crate::state::Ref;
+
+const EMPTY: u32 = 0;
+const LOCKED: u32 = 1;
+const POLLING: u32 = 2;
+const NOTIFIED: u32 = 3;
+
+/// Where one thread sleeps. `unpark` is remembered, so a wake-up that comes before the sleep is not lost.
+///
+/// `state` says how the owner sleeps; whoever moves it from LOCKED to NOTIFIED releases the lock, exactly once.
+pub struct Parker {
+    state: AtomicU32,
+    /// The interpreter's lock, held except for the instant between `unpark` and the end of the sleep.
+    lock: AtomicPtr<c_void>,
+    /// For sleeps that also watch descriptors; made when first needed.
+    pipe: std::sync::OnceLock<Pipe>,
+}
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Woke {
+    Notified,
+    TimedOut,
+    Interrupted,
+}
+
+thread_local! {
+    static MINE: RefCell<Option<Arc<Parker>>> = const { RefCell::new(None) };
+}
+
+impl Parker {
+    fn new() -> Py<Self> {
+        // SAFETY: plain calls; a new lock is free, so the acquire does not wait.
+        let lock = unsafe {
+            let lock = thread_lock::PyThread_allocate_lock();
+            if lock.is_null() {
+                return Err(ffi::runtime_error("cannot allocate a lock"));
+            }
+            thread_lock::PyThread_acquire_lock_timed(lock, -1, 0);
+            lock
+        };
+        Ok(Self {
+            state: AtomicU32::new(EMPTY),
+            lock: AtomicPtr::new(lock),
+            pipe: std::sync::OnceLock::new(),
+        })
+    }
+
+    /// The calling thread's own.
+    pub fn mine() -> Py<Arc<Self>> {
+        MINE.with(|mine| {
+            let mut mine = mine.borrow_mut();
+            if let Some(parker) = &*mine {
+                return Ok(Arc::clone(parker));
+            }
+            let parker = Arc::new(Self::new()?);
+            *mine = Some(Arc::clone(&parker));
+            Ok(parker)
+        })
+    }
+
+    /// Wakes the owner, now or from its next sleep. Needs no interpreter.
+    pub fn unpark(&self) {
+        // AcqRel: what we did before is seen by the owner after its own swap; and LOCKED is seen by one of us only.
+        match self.state.swap(NOTIFIED, Ordering::AcqRel) {
+            // SAFETY: the owner sleeps on the lock, or is about to, and only we release it.
+            LOCKED => unsafe { thread_lock::PyThread_release_lock(self.lock.load(Ordering::Relaxed)) },
+            POLLING => {
+                if let Some(pipe) = self.pipe.get() {
+                    pipe.write();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn lock(&self) -> *mut c_void {
+        self.lock.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps until `unpark`, the deadline, or a signal. Without the interpreter.
+    fn sleep(&self, deadline: Option<Instant>) -> Woke {
+        if self
+            .state
+            .compare_exchange(EMPTY, LOCKED, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
+            self.state.store(EMPTY, Ordering::Release);
+            return Woke::Notified;
+        }
+        let microseconds = match deadline {
+            None => -1,
+            Some(deadline) => until(deadline),
+        };
+        // SAFETY: the lock is ours and held; nobody else acquires it.
+        let answer = unsafe { thread_lock::PyThread_acquire_lock_timed(self.lock(), microseconds, 1) };
+        let notified = self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED;
+        if notified && answer != 1 {
+            // Whoever notified us has released the lock or is about to: take it back.
+            // SAFETY: as above.
+            unsafe { thread_lock::PyThread_acquire_lock_timed(self.lock(), -1, 0) };
+        }
+        match answer {
+            _ if notified => Woke::Notified,
+            thread_lock::INTERRUPTED => Woke::Interrupted,
+            thread_lock::FAILURE => Woke::TimedOut,
+            _ => Woke::Notified,
+        }
+    }
+
+    /// The same, watching descriptors too; those that are ready are marked.
+    fn sleep_polling(&self, watched: &mut [io::Watched], deadline: Option<Instant>) -> Woke {
+        let Some(pipe) = self.pipe.get() else {
+            return self.sleep(deadline);
+        };
+        if self
+            .state
+            .compare_exchange(EMPTY, POLLING, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
+            self.state.store(EMPTY, Ordering::Release);
+            return Woke::Notified;
+        }
+        let woke = io::poll(watched, pipe, deadline);
+        if self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED {
+            pipe.drain();
+            return Woke::Notified;
+        }
+        woke
+    }
+}
+
+impl Drop for Parker {
+    fn drop(&mut self) {
+        // SAFETY: the last user is gone. The lock is released first, as its contract wants.
+        unsafe {
+            thread_lock::PyThread_release_lock(self.lock());
+            thread_lock::PyThread_free_lock(self.lock());
+        }
+    }
+}
+
+/// Microseconds until then, rounded up; at most what the lock can count.
+fn until(deadline: Instant) -> c_longlong {
+    let left = deadline.saturating_duration_since(Instant::now());
+    c_longlong::try_from(left.as_nanos().div_ceil(1000)).map_or(1 << 40, |us| us.min(1 << 40))
+}
+
+/// So many seconds from now; `None` when that is beyond what a clock can say.
+pub fn after(seconds: f64) -> Option<Instant> {
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .and_then(|duration| Instant::now().checked_add(duration))
+}
+
+/// Performs an operation by blocking this thread for at most `timeout` seconds.
+pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
+    let state = op.state();
+    let scope = scope::current(state);
+    if let Some(scope) = &scope {
+        if op.is_fresh() && scope.is_cancelled(state)? {
+            op.give_up();
+            return Err(cancelled(op));
+        }
+    }
+    if let Some(result) = op.perform_now()? {
+        return Ok(result);
+    }
+    if timeout == Some(0.0) {
+        op.give_up();
+        return Err(timed_out(op, 0.0));
+    }
+    if state.running_loop()?.is_some() {
+        op.give_up();
+        let message = format!(
+            "{} would block the event loop that runs in this thread: use `await` instead of .wait()",
+            op.description()
+        );
+        // SAFETY: an exception type.
+        return Err(unsafe { ffi::raise(state.get(Ref::BlockingInLoopError), &message) });
+    }
+    let deadline = timeout.and_then(after);
+    let parker = Parker::mine()?;
+    let mut watched = op.with_leaves(io::watched);
+    if !watched.is_empty() && parker.pipe.get().is_none() {
+        let pipe = Pipe::new()?;
+        let _ = parker.pipe.set(pipe);
+    }
+    // From here on, a cancelled scope unparks us.
+    let _parked = scope.as_ref().map(|scope| scope.enroll(&parker));
+    if let Some(result) = op.perform_parked(Sleeper::Thread(Arc::clone(&parker)))? {
+        return Ok(result);
+    }
+    loop {
+        let until = [
+            deadline,
+            scope.as_ref().map(|scope| scope.instant(state)).transpose()?.flatten(),
+            op.with_leaves(|leaves| next_due(op, leaves))?,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        // SAFETY: the thread state comes back before Python is used again.
+        let woke = unsafe {
+            let thread = c::PyEval_SaveThread();
+            let woke = if watched.is_empty() {
+                parker.sleep(until)
+            } else {
+                parker.sleep_polling(&mut watched, until)
+            };
+            c::PyEval_RestoreThread(thread);
+            woke
+        };
+        if op.is_met() {
+            if op.resume()? {
+                return op.take_up();
+            }
+            continue;
+        }
+        if woke == Woke::Interrupted {
+            // SAFETY: plain call.
+            if unsafe { c::PyErr_CheckSignals() } < 0 {
+                if op.withdraw() {
+                    op.give_up();
+                    return Err(Raised);
+                }
+                // The commit wins: it completes, and the exception comes right after it.
+                if let Some(error) = ffi::take_error() {
+                    raise_later(error);
+                }
+                return op.take_up();
+            }
+            if op.is_met() && op.resume()? {
+                return op.take_up();
+            }
+        }
+        for watched in &watched {
+            if watched.is_ready() && op.decide(watched.case()) {
+                return op.take_up();
+            }
+        }
+        if let Some(case) = op.with_leaves(|leaves| due_now(op, leaves))? {
+            if op.decide(case) {
+                return op.take_up();
+            }
+        }
+        if let Some(scope) = &scope {
+            if scope.is_cancelled(state)? {
+                if op.withdraw() {
+                    op.give_up();
+                    return Err(cancelled(op));
+                }
+                return op.take_up();
+            }
+        }
+        if let (Some(deadline), Some(seconds)) = (deadline, timeout) {
+            if Instant::now() >= deadline {
+                if op.withdraw() {
+                    op.give_up();
+                    return Err(timed_out(op, seconds));
+                }
+                return op.take_up();
+            }
+        }
+    }
+}
+
+/// The same for `__next__`: the end of the iteration is no error.
+pub fn wait_in_iteration(op: &OpObject) -> Py<Owned> {
+    wait(op, None).inspect_err(|_| {
+        // SAFETY: an exception type; no error at all is what ends a `for`.
+        unsafe {
+            if c::PyErr_ExceptionMatches(c::PyExc_StopAsyncIteration) != 0 {
+                c::PyErr_Clear();
+            }
+        }
+    })
+}
+
+/// When the first timer among the leaves is due.
+fn next_due(op: &OpObject, leaves: &[*mut OpObject]) -> Py<Option<Instant>> {
+    let mut first: Option<f64> = None;
+    for leaf in leaves {
+        // SAFETY: the operation holds its leaves.
+        let leaf = unsafe { &**leaf };
+        if matches!(leaf.kind(), Kind::After | Kind::At | Kind::Tick) {
+            first = Some(first.map_or(leaf.due(), |due| due.min(leaf.due())));
+        }
+    }
+    match first {
+        None => Ok(None),
+        Some(due) => Ok(after((due - op.state().monotonic()?).max(0.0))),
+    }
+}
+
+/// The case of a timer that is due.
+fn due_now(op: &OpObject, leaves: &[*mut OpObject]) -> Py<Option<u32>> {
+    let mut now = None;
+    for (case, leaf) in leaves.iter().enumerate() {
+        // SAFETY: the operation holds its leaves.
+        let leaf = unsafe { &**leaf };
+        if matches!(leaf.kind(), Kind::After | Kind::At | Kind::Tick) {
+            let now = match now {
+                Some(now) => now,
+                None => *now.insert(op.state().monotonic()?),
+            };
+            if leaf.due() <= now {
+                return Ok(Some(case as u32));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cold]
+fn timed_out(op: &OpObject, seconds: f64) -> Raised {
+    let message = format!("{} was not met within {seconds} s and was withdrawn", op.description());
+    // SAFETY: an exception type.
+    unsafe { ffi::raise(c::PyExc_TimeoutError, &message) }
+}
+
+#[cold]
+fn cancelled(op: &OpObject) -> Raised {
+    let message = format!("{} was withdrawn: the group this thread belongs to was cancelled", op.description());
+    // SAFETY: an exception type.
+    unsafe { ffi::raise(op.state().get(Ref::Cancelled), &message) }
+}
+
+/// Raises `error` in the main thread, where signal handlers run, as soon as it runs Python code again.
+pub fn raise_later(error: Owned) {
+    extern "C" fn raise(error: *mut c_void) -> c_int {
+        // SAFETY: the reference given below.
+        if let Some(error) = unsafe { Owned::from_nullable(error.cast()) } {
+            ffi::restore_error(error);
+        }
+        -1
+    }
+    let pointer = error.into_ptr();
+    if !ffi::call_soon_in_main(raise, pointer.cast()) {
+        // The interpreter's queue is full: report it rather than lose it.
+        let _aside = Aside::new();
+        // SAFETY: the reference was not taken.
+        if let Some(error) = unsafe { Owned::from_nullable(pointer) } {
+            ffi::restore_error(error);
+            ffi::unraisable(std::ptr::null_mut());
+        }
+    }
+}

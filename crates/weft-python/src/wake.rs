@@ -1,0 +1,76 @@
+//! How a parked operation is woken.
+//!
+//! The waker of an operation is its address. Each of its nodes in a queue stands for one reference to it (counted when it parks), and whoever claims a
+//! node takes that reference over with the waker: so the operation lives until it was woken, even if its owner is quicker.
+
+use std::task::{RawWaker, RawWakerVTable, Waker};
+
+use weft_core::chan::{Chan, Wakes};
+
+use crate::ffi::{Owned, c};
+use crate::op::OpObject;
+
+static TABLE: RawWakerVTable = RawWakerVTable::new(
+    |data| {
+        // SAFETY: a waker's operation is alive.
+        unsafe { c::Py_INCREF(data.cast_mut().cast()) };
+        RawWaker::new(data, &TABLE)
+    },
+    |data| {
+        // SAFETY: waking takes over the reference of the claimed node.
+        drop(unsafe { OpObject::wake(data.cast_mut().cast()) });
+    },
+    |_| (),
+    // The reference belongs to the node, not to the waker.
+    |_| (),
+);
+
+/// The waker to arm an operation's waiter with.
+#[inline]
+pub fn waker(op: *const OpObject) -> Waker {
+    // SAFETY: the table keeps the contract of this file; weft-core never clones a waker.
+    unsafe { Waker::from_raw(RawWaker::new(op.cast(), &TABLE)) }
+}
+
+/// Wakes all.
+#[inline]
+pub fn all(wakes: Wakes) {
+    if !wakes.is_empty() {
+        wakes.wake();
+    }
+}
+
+/// Wakes all. A receiver that got a value but is gone with its loop gives it back: the value is returned, to be sent again.
+#[inline]
+pub fn all_but_gone(wakes: Wakes) -> Option<Owned> {
+    if wakes.is_empty() {
+        return None;
+    }
+    let mut back = None;
+    for waker in wakes.into_wakers() {
+        // SAFETY: as in the table; every waker on a channel of Python values is ours.
+        let value = unsafe { OpObject::wake(waker.data().cast_mut().cast()) };
+        back = back.or(value);
+    }
+    back
+}
+
+/// As [`all_but_gone`], for several values.
+pub fn all_and_returned(wakes: Wakes) -> Vec<Owned> {
+    // SAFETY: as above.
+    wakes
+        .into_wakers()
+        .filter_map(|waker| unsafe { OpObject::wake(waker.data().cast_mut().cast()) })
+        .collect()
+}
+
+/// Puts a value that reached a receiver which is gone back into its channel. What comes back can be delivered to nobody.
+pub fn give_back(chan: &Chan<Owned>, mut value: Owned) -> Option<Owned> {
+    loop {
+        let (answer, wakes) = chan.give_back(value);
+        match all_but_gone(wakes) {
+            Some(again) => value = again,
+            None => return answer.err(),
+        }
+    }
+}

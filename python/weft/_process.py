@@ -1,0 +1,158 @@
+"""A process: one child of a group, and what became of it.
+
+Here is what every process has, wherever it runs: a name, an outcome, and the channel whose closing announces the outcome. How one
+is started and cancelled is the business of its place: `_task` for asyncio, `_thread` for threads.
+"""
+
+# pyright: reportPrivateUsage=false
+# What is private here is private to the package.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
+
+from weft._errors import Cancelled, WouldBlock
+from weft._weft import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from weft._group import Group
+    from weft._weft import Op
+
+__all__ = ["Process"]
+
+T = TypeVar("T")
+
+
+class Process(Generic[T]):
+    """One child of a `Group`, as `Group.spawn` returns it. It is a handle: nothing happens to the child when it is dropped.
+
+    Every method may be called from any thread.
+
+    Source: Hoare 1978, where a parallel command ends when all its processes have.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cancel_asked",
+        "_cancelled",
+        "_done",
+        "_error",
+        "_file",
+        "_group",
+        "_line",
+        "_name",
+        "_over",
+        "_traceback",
+        "_value",
+    )
+
+    _place: ClassVar[str] = "nowhere"
+
+    def __init__(self, group: Group, name: str, file: str, line: int) -> None:
+        self._group = group
+        self._name = name
+        self._file = file
+        self._line = line
+        self._over: Channel[NoReturn] = Channel(name=name)
+        self._cancel_asked = False
+        # The outcome, complete before `_done` is set, and `_done` before `_over` is closed.
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
+        self._cancelled = False
+        self._done = False
+
+    @property
+    def name(self) -> str:
+        """The name given to `spawn`, else the function's with a number."""
+        return self._name
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended: returned, raised, or was cancelled."""
+        return self._done
+
+    def cancelled(self) -> bool:
+        """Whether it ended because it was cancelled. False while it runs, and when it returned or raised all the same."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Ask this process alone to end; its siblings go on. It does not wait: `join` does.
+
+        A task gets `asyncio.CancelledError` where it waits, as from `Task.cancel`. A thread gets `Cancelled` from the weft operation it
+        is parked on, or from the next one it performs; code that waits in something else is not interrupted. One that was not started
+        yet never is. Cancelling a process that has ended changes nothing.
+        """
+        raise NotImplementedError
+
+    def join(self) -> Op[T]:
+        """An operation that waits until the process has ended, and completes with what its function returned.
+
+        It can be made any number of times, and stand in a select. Cancelling it leaves the process alone. Waiting for a process is not
+        handling its error: the group raises that too.
+
+        Raises:
+            Cancelled: the process was cancelled.
+            BaseException: the process's own error, with its traceback.
+        """
+        return self._over._closing().map(self._outcome)
+
+    def result(self) -> T:
+        """What `join` would complete with, without waiting.
+
+        Raises:
+            WouldBlock: it has not ended yet.
+            Cancelled: it was cancelled.
+            BaseException: its own error.
+        """
+        if not self._done:
+            raise WouldBlock(f"process {self._name!r} has not ended yet; wait for it with join()")
+        return self._outcome()
+
+    def _outcome(self, _closed: bool = True) -> T:
+        try:
+            if self._cancelled:
+                raise Cancelled(f"process {self._name!r} was cancelled")
+            if self._error is not None:
+                # Back to the traceback it had, or each who joins would leave its own lines in it.
+                raise BaseException.with_traceback(self._error, self._traceback)
+            return self._value  # type: ignore[return-value]
+        finally:
+            del self  # this frame is in the traceback now, and the error must not lead back to itself
+
+    def _finish(self, value: T | None = None, error: BaseException | None = None, *, cancelled: bool = False) -> None:
+        """Record the outcome and tell everyone. Called once, by the place, as the last thing."""
+        self._value = value
+        self._cancelled = cancelled
+        if error is not None:
+            self._error = error
+            self._traceback = error.__traceback__
+        self._done = True
+        # Those who join come first: they shall see this outcome, not the cancellation that a failure is about to bring on them.
+        self._over.close()
+        self._group._ended(self, error)
+
+    def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
+        """Start it. `is_async`: `fn` is an `async def`. `chosen`: the place was asked for, or is the only one."""
+        raise NotImplementedError
+
+    def _give_up(self) -> bool:
+        """`_start` was interrupted: whether it is certain that the process does not and will not run."""
+        return True
+
+    def _deadline_moved(self) -> None:
+        """The group's deadline is another now. Whoever keeps no timer has nothing to do."""
+
+    def __repr__(self) -> str:
+        if not self._done:
+            state = "being cancelled" if self._cancel_asked else "running"
+        elif self._cancelled:
+            state = "cancelled"
+        elif self._error is not None:
+            state = f"raised {type(self._error).__name__}"
+        else:
+            state = "returned"
+        return f"<weft.Process {self._name!r} ({self._place}) {state}, spawned at {self._file}:{self._line}>"

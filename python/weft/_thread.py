@@ -1,0 +1,192 @@
+"""Processes that are threads.
+
+Each has a scope of its own under its group's, entered for as long as its function runs: cancelling the scope is what makes weft's
+operations raise `Cancelled` in that thread. An `async def` gets a loop of its own there; cancelling it also cancels that loop's main
+task, and a group without a loop has its deadline kept by a timer in there, because asyncio knows nothing of scopes.
+
+The threads are not daemons. A group waits for its children anyway; when that wait is broken off (a second Ctrl-C), every child has been
+told to end, and one that has not is in code that must not be torn to pieces: the interpreter waits for it, until a third Ctrl-C.
+"""
+
+# pyright: reportPrivateUsage=false
+# What is private here is private to the package.
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from weft._errors import Cancelled
+from weft._process import Process
+from weft._weft import Scope
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from weft._group import Group
+
+__all__ = ["ThreadProcess"]
+
+T = TypeVar("T")
+Outcome = tuple[T | None, BaseException | None, bool]  # value, error, whether it was cancelled
+
+
+class ThreadProcess(Process[T]):
+    """A thread, with a loop of its own when it runs a coroutine."""
+
+    __slots__ = ("_abandoned", "_chosen", "_job", "_loop", "_running", "_scope", "_task", "_timer")
+
+    _place = "thread"
+
+    def __init__(self, group: Group, name: str, file: str, line: int, scope: Scope) -> None:
+        super().__init__(group, name, file, line)
+        self._scope = Scope(scope)
+        self._job: tuple[Callable[..., Any], tuple[Any, ...], contextvars.Context] | None = None
+        self._chosen = False
+        # Under the group's lock, all of them. `_loop` and `_task` are there while a coroutine runs.
+        self._running = False
+        self._abandoned = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        # In the thread itself only.
+        self._timer: asyncio.TimerHandle | None = None
+
+    def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
+        self._job = (fn, args, contextvars.copy_context())
+        self._chosen = chosen or is_async
+        threading.Thread(target=self._main, name=self._name, daemon=False).start()
+
+    def _give_up(self) -> bool:
+        # `Thread.start` waits until the thread runs, and a Ctrl-C can break that off on either side of it.
+        with self._group._lock:
+            self._abandoned = not self._running
+        return self._abandoned
+
+    def cancel(self) -> None:
+        """See `Process.cancel`."""
+        if self._done:
+            return
+        with self._group._lock:
+            self._cancel_asked = True
+            loop, task = self._loop, self._task
+        self._scope.cancel()
+        if loop is not None and task is not None:
+            try:
+                loop.call_soon_threadsafe(task.cancel)
+            except RuntimeError:
+                pass  # the loop closed a moment ago: the coroutine has ended
+
+    def _main(self) -> None:
+        """What the thread runs, from its first line to its last."""
+        with self._group._lock:
+            if self._abandoned or self._job is None:
+                return
+            self._running = True
+            (fn, args, context), self._job = self._job, None
+        value: Any = None
+        error: BaseException | None = None
+        cancelled = self._cancel_asked
+        if not cancelled:
+            self._scope.enter()
+            try:
+                value = context.run(fn, *args)
+                if isinstance(value, Coroutine):
+                    value, error, cancelled = context.run(self._run, fn, cast("Coroutine[Any, Any, T]", value))
+            except BaseException as caught:
+                error, cancelled = caught, self._is_cancellation(caught)
+            self._scope.exit()
+        # What the function was given is let go before its end is told: a channel end among it counts as closed by then.
+        del fn, args, context
+        if cancelled:
+            error = None
+        elif isinstance(error, StopIteration):
+            # It would end the coroutine or generator that joins, without a word (PEP 479 is about the same).
+            stop, error = error, RuntimeError(f"process {self._name!r} raised StopIteration")
+            error.__cause__ = stop
+            del stop
+        if error is not None:
+            # Not by assignment: there are error classes that forbid that.
+            BaseException.with_traceback(error, _without_our_lines(error.__traceback__))
+        self._finish(value, error, cancelled=cancelled)
+        # The frames in the error's traceback lead back to this one, and it must not lead to the error.
+        del self, value, error
+
+    def _is_cancellation(self, error: BaseException) -> bool:
+        """Whether it comes from this scope, not from joining a process that was cancelled."""
+        return isinstance(error, Cancelled) and self._scope.cancelled
+
+    def _run(self, fn: Callable[..., Any], coroutine: Coroutine[Any, Any, T]) -> Outcome[T]:
+        """Run a coroutine in a loop of this thread's own."""
+        if not self._chosen:
+            coroutine.close()
+            raise TypeError(
+                f"{fn!r} returned a coroutine without being an `async def` itself, so it was taken for a plain function "
+                "and run in a thread; say where the coroutine is to run: on='task' or on='thread'"
+            )
+        import asyncio  # who spawns no coroutine needs no asyncio
+
+        outcome: list[Outcome[T]] = []
+        with asyncio.Runner() as runner:
+            try:
+                runner.run(self._drive(coroutine, outcome))
+            except asyncio.CancelledError:
+                # The request came as the coroutine ended. Its outcome stands, if it had one.
+                if not outcome:
+                    coroutine.close()
+                    return None, None, True
+        try:
+            return outcome.pop()
+        finally:
+            del self  # as in `_main`
+
+    async def _drive(self, coroutine: Coroutine[Any, Any, T], outcome: list[Outcome[T]]) -> None:
+        """The main task of the thread's own loop. An error is not raised: it would go through the loop and leave its
+        marks."""
+        import asyncio
+
+        with self._group._lock:
+            self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+            asked = self._cancel_asked
+        if asked:
+            raise asyncio.CancelledError
+        self._arm()
+        try:
+            outcome.append((await coroutine, None, False))
+        except asyncio.CancelledError:
+            outcome.append((None, None, True))
+        except BaseException as error:
+            outcome.append((None, error, self._is_cancellation(error)))
+        finally:
+            with self._group._lock:
+                self._loop = self._task = None
+            self._arm()
+            del self, outcome  # as in `_main`
+
+    def _deadline_moved(self) -> None:
+        with self._group._lock:
+            loop = self._loop
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(self._arm)
+            except RuntimeError:
+                pass  # the loop closed a moment ago
+
+    def _arm(self) -> None:
+        """Set the timer for the group's deadline as it is now, or none when the coroutine has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        left = self._group._time_left()
+        if left is not None and self._loop is not None:
+            self._timer = self._loop.call_later(left, self._group.cancel)
+
+
+def _without_our_lines(traceback: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames above the function that was spawned. They tell nothing, and they lead back to the error: a cycle."""
+    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+        traceback = traceback.tb_next
+    return traceback

@@ -1,0 +1,102 @@
+"""Fixtures all tests share. A test that hangs is ended by pytest-timeout (pyproject.toml); `worlds.until` fails long before."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import worlds
+
+PAIRS = worlds.pairs()
+
+
+def pytest_generate_tests(metafunc):
+    """`pair`: each ordered pair of worlds (sender's, receiver's). `world`: each world.
+
+    `cancelling`: each world in which a party can be cancelled. `looped`: each event loop with asyncio's tasks.
+    """
+    for fixture, names in {
+        "pair": PAIRS,
+        "world": list(worlds.WORLDS),
+        "cancelling": worlds.CANCELLING,
+        "looped": [*worlds.LOOPS, "pure_python"],
+    }.items():
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, names, indirect=True)
+
+
+def pytest_collection_finish():
+    """Many tests collect garbage. Leave what pytest itself has made out of it, or each time takes a tenth of a second."""
+    gc.collect()
+    gc.freeze()
+
+
+def _visit(*names):
+    for name in names:
+        if reason := worlds.missing(name):
+            pytest.skip(reason)
+
+
+@pytest.fixture
+def pair(request):
+    _visit(*request.param.split(">"))
+    yield from _open(*worlds.make_pair(request.param))
+
+
+@pytest.fixture
+def world(request):
+    _visit(request.param)
+    world = worlds.make_world(request.param)
+    for opened, _ in _open(world, world):
+        yield opened
+
+
+cancelling = looped = world
+
+
+def _open(a, b):
+    opened = []
+    try:
+        for world in dict.fromkeys((a, b)):
+            world.open()
+            opened.append(world)
+        yield a, b
+    finally:
+        for world in reversed(opened):
+            world.close()
+
+
+@pytest.fixture
+def run():
+    """Run a coroutine function in a fresh asyncio loop, with a limit."""
+
+    def run(main, *args, debug=None, limit=worlds.LIMIT, loop_factory=None):
+        async def limited():
+            async with asyncio.timeout(limit):
+                return await main(*args)
+
+        with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
+            return runner.run(limited())
+
+    return run
+
+
+@pytest.fixture
+def python():
+    """Run a program in a new interpreter; its output. For what would freeze, or change, this one."""
+
+    def python(program, *options, limit=worlds.LIMIT):
+        ended = subprocess.run(
+            [sys.executable, "-W", "error", *options, "-c", textwrap.dedent(program)],
+            capture_output=True,
+            text=True,
+            timeout=limit,
+        )
+        assert ended.returncode == 0, f"exit status {ended.returncode}\n{ended.stderr}"
+        return ended.stdout
+
+    return python

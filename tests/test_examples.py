@@ -1,0 +1,215 @@
+"""The examples and the README's code run as a reader would run them, and say what they should.
+
+Each program runs in an interpreter of its own. A warning (an operation dropped unperformed, a coroutine never awaited)
+would be written to stderr, which must stay empty.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+LIMIT = 60  # seconds a program may take: generous, never waited for
+
+
+def run(*args: str | Path, code: int = 0) -> str:
+    """Run Python with `args`; the exit code must be `code` and nothing may be complained of. Returns stdout."""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        timeout=LIMIT,
+    )
+    assert (done.returncode, done.stderr) == (code, ""), f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def example(name: str, *args: str, code: int = 0) -> str:
+    return run(EXAMPLES / f"{name}.py", *args, code=code)
+
+
+def test_every_example_has_a_test_here():
+    tested = set(re.findall(r'\bexample\("(\w+)"', Path(__file__).read_text(encoding="utf-8")))
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_says_what_it_teaches(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith('"""') and "What it teaches:" in text
+    assert path.stem == "wordcount" or "Source:" in text
+
+
+@pytest.mark.parametrize("name", ["sieve", "wordcount"])
+def test_tutorials_are_under_60_lines(name):
+    assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 60
+
+
+# --- the two programs of `make demo` ----------------------------------------------------------------------------------
+
+
+def primes_below(limit: int) -> list[int]:
+    return [n for n in range(2, limit) if all(n % d for d in range(2, int(n**0.5) + 1))]
+
+
+def test_sieve_finds_the_303_primes_below_2000():
+    primes = primes_below(2000)
+    out = example("sieve")
+    assert f"first: {' '.join(map(str, primes[:10]))}\n" in out
+    assert f"last:  {' '.join(map(str, primes[-10:]))}\n" in out
+    assert "303 primes below 2000" in out
+
+
+@pytest.mark.parametrize("limit", [0, 2, 3, 30])
+def test_sieve_finds_the_primes_below_any_limit(limit):
+    assert f"{len(primes_below(limit))} primes below {limit}," in example("sieve", "--limit", str(limit))
+
+
+def test_wordcount_counts_what_a_plain_loop_counts():
+    out = example("wordcount", "--check")
+    assert out.endswith("\nthe same counts\n")
+    assert re.search(r"^[1-9]\d+ files, ", out, re.MULTILINE)
+    assert "\r" not in out, "the progress line is for terminals only"
+
+
+def test_wordcount_check_fails_when_the_counts_differ(tmp_path):
+    liar = tmp_path / "liar.py"
+    liar.write_text(
+        f"""
+import runpy, sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+import corpus
+
+def report(tally, check, honest=corpus.Tally.report):
+    tally.total["lie"] += 1
+    return honest(tally, check)
+
+corpus.Tally.report = report
+sys.argv[1:] = ["--check"]
+runpy.run_path({str(EXAMPLES / "wordcount.py")!r}, run_name="__main__")
+"""
+    )
+    assert "THE COUNTS DIFFER" in run(liar, code=1)
+
+
+def test_wordcount_stops_at_its_time_limit():
+    assert "stopped by the limit of 0.0 s" in example("wordcount", "--limit", "0")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal and SIGINT")
+def test_wordcount_in_a_terminal_shows_progress_and_stops_at_ctrl_c():
+    import pty
+    import signal
+
+    terminal, stdout = pty.openpty()
+    # A shell's background job inherits an ignored SIGINT, and Python then leaves it ignored: undo that.
+    wrapper = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"runpy.run_path({str(EXAMPLES / 'wordcount.py')!r}, run_name='__main__')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-W", "always", "-c", wrapper],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES)},
+    )
+    os.close(stdout)
+    with process, open(terminal, "rb", buffering=0) as screen:
+        shown = b""
+        try:
+            while not re.search(rb"\r[1-9]\d* files.* paths \d+/64, texts \d+/32, counts \d+/16", shown):
+                shown += screen.read(4096)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(LIMIT) == 130
+        finally:
+            process.kill()
+        try:
+            while rest := screen.read(4096):
+                shown += rest
+        except OSError:  # how Linux says that the other side of the terminal has been closed
+            pass
+        assert process.stderr.read() == b""
+    assert b"interrupted: every task and thread has ended" in shown
+
+
+# --- Rob Pike's set, and the philosophers -----------------------------------------------------------------------------
+
+
+def test_boring_speaks_five_times_and_leaves_when_the_listener_does():
+    lines = example("boring", "--seed", "7").splitlines()
+    assert lines[:5] == [f"you say: boring! {i}" for i in range(5)]
+    assert lines[5:] == ["you're boring; I'm leaving", "and the speaker has left too"]
+
+
+def test_fan_in_hears_all_of_each_speaker_in_order():
+    out = example("fan_in", "--times", "6", "--seed", "7")
+    by_process, by_selecting = out.split("with selecting:")
+    for part in (by_process, by_selecting):
+        for name in ("Joe", "Ann"):
+            assert re.findall(rf"{name} (\d+)", part) == list("012345")
+    assert set(re.findall(r"from the (\w+): (\w+)", by_selecting)) == {("left", "Joe"), ("right", "Ann")}
+
+
+def test_search_takes_the_first_answer_of_each_kind():
+    out = example("search", "--timeout", "30", "--replicas", "1")
+    assert out.startswith("image: image 1 result for 'weft'\nvideo: video 1 result for 'weft'\nweb: web 1 result")
+    assert "3 of 3 in " in out
+
+
+def test_search_gives_up_at_its_deadline():
+    assert re.fullmatch(r"0 of 3 in \d+ ms\n", example("search", "--timeout", "0"))
+
+
+@pytest.mark.parametrize("length", [1, 1000, 10_000])
+def test_daisy_chain_adds_one_per_process(length):
+    first, second = example("daisy_chain", "--length", str(length)).splitlines()
+    assert first == str(length + 1)
+    assert second.startswith(f"{length} processes: ")
+
+
+@pytest.mark.parametrize("pool", [1, 4])
+def test_load_balancer_serves_every_request_once_and_spreads_the_load(pool):
+    lines = example("load_balancer", "--requesters", "12", "--count", "10", "--pool", str(pool)).splitlines()
+    served = [int(line.split()[-1]) for line in lines[:-1]]
+    assert len(served) == pool and sum(served) == 120
+    assert min(served) > 0
+    assert lines[-1] == "12 requesters, 120 requests, all answers right"
+
+
+def test_philosophers_all_eat_and_leave_the_table_as_it_was():
+    lines = example("philosophers", "--meals", "30", "--seed", "7").splitlines()
+    assert [line.split(" ate ")[1] for line in lines[:-1]] == ["30 times"] * 5
+    assert lines[-1] == "5 forks on the table, 0 in the room"
+
+
+# --- the README -------------------------------------------------------------------------------------------------------
+
+
+def blocks() -> list[str]:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+
+
+def test_readme_has_code():
+    assert len(blocks()) >= 5
+
+
+@pytest.mark.parametrize("block", blocks(), ids=lambda block: block.splitlines()[0].strip("# "))
+def test_readme_code_runs_by_itself_and_prints_what_it_says(block, tmp_path):
+    """Each `#> text` comment is a line of the output, in order."""
+    script = tmp_path / "block.py"
+    script.write_text(block, encoding="utf-8")
+    expected = re.findall(r"#> (.*)$", block, re.MULTILINE)
+    assert expected, "a block that promises nothing tests nothing"
+    assert run(script).splitlines() == expected

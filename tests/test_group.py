@@ -1,0 +1,1768 @@
+"""Groups and processes: one test a promise. What is promised: docs/design/semantics.md, "Groups and processes"."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import gc
+import math
+import signal
+import sys
+import textwrap
+import threading
+import time
+import weakref
+
+import pytest
+import weft
+from worlds import LIMIT, until
+
+COLOUR = contextvars.ContextVar("colour", default="none")
+
+
+class Boom(Exception):
+    pass
+
+
+# --- what the children do -------------------------------------------------------------------------------------------
+
+
+async def double(n):
+    await asyncio.sleep(0)
+    return 2 * n
+
+
+def triple(n):
+    return 3 * n
+
+
+async def fail(error):
+    await asyncio.sleep(0)
+    raise error
+
+
+def fail_in_thread(error):
+    raise error
+
+
+async def wait_for_ever():
+    await asyncio.get_running_loop().create_future()
+
+
+def park():
+    weft.never().wait()
+
+
+class Witness:
+    """Children that say when they are about to wait, and which of them were cancelled."""
+
+    def __init__(self):
+        self.waiting = weft.Channel(100)
+        self.cancelled = []
+
+    async def task(self):
+        self.waiting.send_nowait("task")
+        try:
+            await wait_for_ever()
+        except asyncio.CancelledError:
+            self.cancelled.append("task")
+            raise
+
+    def thread(self):
+        self.waiting.send_nowait("thread")
+        try:
+            park()
+        except weft.Cancelled:
+            self.cancelled.append("thread")
+            raise
+
+    async def spawn(self, group):
+        """One child of each kind, each of them waiting."""
+        children = [group.spawn(self.thread), group.spawn(self.task, on="thread"), group.spawn(self.task)]
+        for _ in children:
+            await self.waiting.recv()
+        return children
+
+    def spawn_threads(self, group):
+        children = [group.spawn(self.thread), group.spawn(self.task)]
+        for _ in children:
+            self.waiting.recv().wait()
+        return children
+
+
+# --- fixtures -------------------------------------------------------------------------------------------------------
+
+
+def eager_loop():
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+@pytest.fixture(params=["asyncio", "uvloop", *["eager"][: sys.version_info >= (3, 12)]])
+def arun(request):
+    """Run a coroutine function in a loop of each kind."""
+    factory = None
+    if request.param == "eager":
+        factory = eager_loop
+    elif request.param == "uvloop":
+        factory = pytest.importorskip("uvloop").new_event_loop
+
+    def arun(main, *args):
+        async def limited():
+            async with asyncio.timeout(LIMIT):
+                return await main(*args)
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(limited())
+
+    return arun
+
+
+@pytest.fixture
+def no_gc():
+    """Reference counts alone."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+# --- leaving, joining -----------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_left_when_all_children_have_ended(arun):
+    ended = []
+
+    async def main():
+        gate = weft.Event()
+
+        async def task():
+            await gate.wait()
+            ended.append("task")
+
+        def thread():
+            gate.wait().wait()
+            ended.append("thread")
+
+        async with weft.Group() as group:
+            group.spawn(task)
+            group.spawn(thread)
+            asyncio.get_running_loop().call_soon(gate.set)  # when the body is over: it waits for nothing
+            assert not ended
+        assert sorted(ended) == ["task", "thread"]
+
+    arun(main)
+
+
+def test_a_group_of_threads_is_left_when_all_children_have_ended():
+    ended = []
+
+    async def task():
+        thread()
+
+    def thread():
+        until(lambda: group._gate)  # the owner waits
+        ended.append(1)
+
+    with weft.Group() as group:
+        group.spawn(task)
+        group.spawn(thread)
+        assert not ended
+    assert ended == [1, 1]
+
+
+def test_an_empty_group_is_left_at_once(arun):
+    async def main():
+        async with weft.Group() as group:
+            pass
+        return group.cancelled
+
+    assert arun(main) is False
+    with weft.Group() as group:
+        pass
+    assert not group.cancelled
+
+
+def test_join_gives_what_the_function_returned(arun):
+    async def main():
+        async with weft.Group() as group:
+            processes = [group.spawn(double, 1), group.spawn(triple, 1), group.spawn(double, 2, on="thread")]
+            return [await process.join() for process in processes]
+
+    assert arun(main) == [2, 3, 4]
+    with weft.Group() as group:
+        processes = [group.spawn(double, 1), group.spawn(triple, 1)]
+        assert [process.join().wait() for process in processes] == [2, 3]
+
+
+def test_an_async_def_is_a_task_of_the_loop_and_anything_else_a_thread(arun):
+    async def task():
+        return asyncio.get_running_loop(), threading.get_ident()
+
+    async def main():
+        async with weft.Group() as group:
+            here, there = group.spawn(task), group.spawn(threading.get_ident)
+            elsewhere = group.spawn(task, on="thread")
+            assert await here.join() == (asyncio.get_running_loop(), threading.get_ident())
+            assert await there.join() != threading.get_ident()
+            loop, thread = await elsewhere.join()
+            assert loop is not asyncio.get_running_loop() and thread != threading.get_ident()
+
+    arun(main)
+
+
+def test_every_kind_of_async_callable_is_recognised(run):
+    class Callable:
+        async def __call__(self, n):
+            return threading.get_ident() if n else None
+
+        async def method(self, n):
+            return threading.get_ident() if n else None
+
+    async def main():
+        async with weft.Group() as group:
+            for fn in (Callable(), Callable().method, functools.partial(functools.partial(Callable().method))):
+                assert await group.spawn(fn, 1).join() == threading.get_ident()
+
+    run(main)
+
+
+def test_threads_do_not_need_the_executor_of_the_loop(arun):
+    async def main():
+        def refuse(*args):
+            raise AssertionError("the executor was asked")
+
+        loop = asyncio.get_running_loop()
+        if not type(loop).__module__.startswith("uvloop"):  # its methods cannot be replaced
+            loop.run_in_executor = refuse
+        async with weft.Group() as group:
+            # More than the executor has threads, and each needs all the others.
+            barrier = threading.Barrier(64)
+            processes = [group.spawn(barrier.wait, LIMIT) for _ in range(64)]
+        return sorted(process.result() for process in processes)
+
+    assert arun(main) == list(range(64))
+
+
+def test_result_does_not_wait(arun):
+    async def main():
+        async with weft.Group() as group:
+            gate = weft.Event()
+            process = group.spawn(gate.wait, on="task")
+            with pytest.raises(weft.WouldBlock, match="'wait-1'"):
+                process.result()
+            assert not process.done
+            gate.set()
+        assert process.done and process.result() is True
+
+    arun(main)
+
+
+def test_join_can_stand_in_a_select(arun):
+    async def main():
+        async with weft.Group() as group:
+            process = group.spawn(double, 4)
+            never = group.spawn(wait_for_ever)
+            assert await weft.select(never=never.join(), it=process.join()) == ("it", 8)
+            assert await weft.select(never.join(), weft.after(0.001)) == (1, pytest.approx(time.monotonic(), abs=1))
+            never.cancel()
+
+    arun(main)
+
+
+def test_giving_up_on_a_join_leaves_the_process_alone(arun):
+    async def main():
+        gate = weft.Event()
+        async with weft.Group() as group:
+            process = group.spawn(gate.wait, on="task")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await process.join()
+            assert not process.done
+            gate.set()
+            assert await process.join() is True and await process.join() is True
+
+    arun(main)
+
+
+def test_join_works_from_another_thread():
+    async def main():
+        async with weft.Group() as group:
+            process = group.spawn(double, 4)
+            reader = group.spawn(lambda: process.join().wait())
+            assert await reader.join() == 8
+
+    asyncio.run(main())
+
+
+def test_what_was_passed_to_a_thread_is_let_go_before_its_end_is_told():
+    class Thing:
+        pass
+
+    thing = Thing()
+    ref = weakref.ref(thing)
+    with weft.Group() as group:
+        process = group.spawn(lambda thing: None, thing)
+        del thing
+        process.join().wait()
+        assert ref() is None
+
+
+def test_processes_and_groups_say_what_they_are():
+    with weft.Group("mine") as group:
+        gate = threading.Event()
+        process = group.spawn(gate.wait, name="waiter")
+        line = sys._getframe().f_lineno - 1
+        assert repr(process) == f"<weft.Process 'waiter' (thread) running, spawned at {__file__}:{line}>"
+        assert repr(group) == "<weft.Group 'mine' open, 1 running>" and group.name == "mine"
+        gate.set()
+        process.join().wait()
+        assert " returned, " in repr(process)
+    assert repr(group) == "<weft.Group 'mine' ended, 0 running>"
+    assert weft.Group().name == f"{__file__.rpartition('/')[2]}:{sys._getframe().f_lineno}"
+
+
+def test_processes_are_named_after_their_function():
+    with weft.Group() as group:
+        assert group.spawn(triple, 1).name == "triple-1"
+        assert group.spawn(functools.partial(triple, 1)).name == "triple-2"
+        assert group.spawn(triple, 1, name="three").name == "three"
+        assert group.spawn(lambda: threading.current_thread().name, name="fred").join().wait() == "fred"
+
+
+def test_a_task_has_the_name_of_its_process(run):
+    async def main():
+        async with weft.Group() as group:
+            process = group.spawn(double, 1)
+            assert "double-1" in {task.get_name() for task in asyncio.all_tasks()}
+            await process.join()
+
+    run(main)
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failing", [fail, fail_in_thread])
+def test_the_first_failure_cancels_the_siblings_and_the_body(arun, failing):
+    async def main():
+        witness, after = Witness(), []
+        with pytest.raises(ExceptionGroup) as caught:
+            async with weft.Group() as group:
+                await witness.spawn(group)
+                group.spawn(failing, Boom())
+                await wait_for_ever()
+                after.append("the body went on")
+        assert [type(error) for error in caught.value.exceptions] == [Boom]
+        assert sorted(witness.cancelled) == ["task", "task", "thread"] and not after
+        assert asyncio.current_task().cancelling() == 0
+        await asyncio.sleep(0)  # and no cancellation is left over
+
+    arun(main)
+
+
+def test_the_first_failure_of_a_thread_cancels_the_siblings_and_the_body():
+    witness, after = Witness(), []
+    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
+        witness.spawn_threads(group)
+        group.spawn(fail_in_thread, Boom())
+        park()
+        after.append("the body went on")
+    assert [type(error) for error in caught.value.exceptions] == [Boom]
+    assert sorted(witness.cancelled) == ["task", "thread"] and not after
+    weft.always(1).wait()  # this thread is not cancelled any more
+
+
+def test_a_failing_body_cancels_the_children(arun):
+    async def main():
+        witness = Witness()
+        with pytest.raises(ExceptionGroup) as caught:
+            async with weft.Group("g") as group:
+                await witness.spawn(group)
+                raise Boom()
+        assert [type(error) for error in caught.value.exceptions] == [Boom]
+        assert "group 'g': its body failed" in str(caught.value)
+        assert sorted(witness.cancelled) == ["task", "task", "thread"]
+
+    arun(main)
+    witness = Witness()
+    with pytest.raises(ExceptionGroup, match="group 'h': its body failed"), weft.Group("h") as group:
+        witness.spawn_threads(group)
+        raise Boom()
+    assert sorted(witness.cancelled) == ["task", "thread"]
+
+
+def test_no_error_is_lost(arun):
+    """One fails, and three more while they are being cancelled: all four are raised."""
+
+    async def fails_when_cancelled(witness, error):
+        try:
+            await witness.task()
+        finally:
+            raise error
+
+    def fails_when_cancelled_in_thread(witness, error):
+        try:
+            witness.thread()
+        finally:
+            raise error
+
+    async def main():
+        errors = [KeyError("one"), Boom("two"), ValueError("three"), TypeError("body")]
+        witness = Witness()
+        with pytest.raises(ExceptionGroup) as caught:
+            async with weft.Group() as group:
+                group.spawn(fails_when_cancelled, witness, errors[1])
+                group.spawn(fails_when_cancelled_in_thread, witness, errors[2])
+                await witness.waiting.recv()
+                await witness.waiting.recv()
+                group.spawn(fail, errors[0])
+                try:
+                    await wait_for_ever()
+                finally:
+                    raise errors[3]
+        assert {id(error) for error in caught.value.exceptions} == {id(error) for error in errors}
+
+    arun(main)
+
+
+def test_a_base_exception_ends_a_process_like_any_other(arun):
+    class Unusual(BaseException):
+        pass
+
+    async def main(failing):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with weft.Group() as group:
+                group.spawn(failing, Unusual())
+                group.spawn(park)
+        assert not isinstance(caught.value, ExceptionGroup)
+        assert [type(error) for error in caught.value.exceptions] == [Unusual]
+
+    arun(main, fail)
+    arun(main, fail_in_thread)
+    with pytest.raises(BaseExceptionGroup), weft.Group() as group:
+        group.spawn(fail_in_thread, Unusual())
+
+
+def test_the_message_names_the_group_and_who_failed():
+    barrier = threading.Barrier(3)
+
+    def fails():
+        barrier.wait(LIMIT)
+        raise Boom
+
+    with pytest.raises(ExceptionGroup) as caught, weft.Group("pipeline") as group:
+        group.spawn(fails, name="a")
+        group.spawn(fails, name="b")
+        barrier.wait(LIMIT)
+        until(lambda: group.spawn(triple, 1).cancelled() and len(group._failures) == 2)
+        raise Boom
+    text = str(caught.value)
+    assert text.startswith("group 'pipeline': its body and processes ")
+    assert "'a'" in text and "'b'" in text and text.endswith("failed (3 sub-exceptions)")
+
+
+def test_a_long_list_of_failures_is_cut_short():
+    barrier = threading.Barrier(20)
+
+    def fails():
+        barrier.wait(LIMIT)
+        raise Boom
+
+    with pytest.raises(ExceptionGroup, match=r"and 12 more failed|, 12 more failed") as caught, weft.Group() as group:
+        for _ in range(20):
+            group.spawn(fails)
+    assert len(caught.value.exceptions) == 20
+
+
+@pytest.mark.parametrize("failing", [fail, fail_in_thread])
+def test_an_error_carries_a_note_with_the_process_and_the_line_that_spawned_it(run, failing):
+    async def main():
+        try:
+            async with weft.Group() as group:
+                group.spawn(failing, Boom(), name="culprit")
+                line = sys._getframe().f_lineno - 1
+        except* Boom as caught:
+            (error,) = caught.exceptions
+            place = "task" if failing is fail else "thread"
+            assert error.__notes__ == [f"in process 'culprit' ({place}), spawned at {__file__}:{line}"]
+
+    run(main)
+
+
+def test_an_error_that_takes_no_note_is_raised_all_the_same():
+    class Frozen(Exception):
+        def __setattr__(self, name, value):
+            raise AttributeError("frozen")
+
+    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
+        group.spawn(fail_in_thread, Frozen())
+    assert [type(error) for error in caught.value.exceptions] == [Frozen]
+
+
+def test_the_traceback_of_an_error_begins_at_the_function_spawned(run):
+    async def main():
+        for on in ("task", "thread"):
+            with pytest.raises(ExceptionGroup) as caught:
+                async with weft.Group() as group:
+                    group.spawn(fail, Boom(), on=on)
+            traceback = caught.value.exceptions[0].__traceback__
+            assert traceback.tb_frame.f_code is fail.__code__ and traceback.tb_next is None
+
+    run(main)
+
+
+def test_waiting_for_a_process_does_not_handle_its_error(arun):
+    async def main(error):
+        seen = []
+        with pytest.raises(ExceptionGroup) as caught:
+            async with weft.Group() as group:
+                process = group.spawn(fail, error)
+                try:
+                    await process.join()
+                except Boom as joined:
+                    seen.append(joined)
+        assert seen == [error] and caught.value.exceptions == (error,)
+        assert process.done and not process.cancelled()
+        with pytest.raises(Boom):
+            process.result()
+
+    arun(main, Boom())
+
+
+def test_an_error_that_reaches_the_group_by_two_ways_is_raised_once(arun):
+    async def main(error):
+        with pytest.raises(ExceptionGroup) as caught:
+            async with weft.Group() as group:
+                process = group.spawn(fail, error)
+                await process.join()  # and the body fails with the same
+        assert caught.value.exceptions == (error,)
+
+    arun(main, Boom())
+
+
+def test_asking_again_and_again_does_not_make_the_traceback_longer():
+    def length(traceback):
+        return 0 if traceback is None else 1 + length(traceback.tb_next)
+
+    with pytest.raises(ExceptionGroup), weft.Group() as group:
+        process = group.spawn(fail_in_thread, Boom())
+    lengths = []
+    for ask in (process.result, process.join().wait, process.result, process.join().wait, process.result):
+        with pytest.raises(Boom) as caught:
+            ask()
+        lengths.append(length(caught.value.__traceback__))
+    assert lengths[0] == lengths[2] == lengths[4] and lengths[1] == lengths[3]
+
+
+def test_stop_iteration_in_a_thread_does_not_end_the_one_who_joins(arun):
+    async def main():
+        with pytest.raises(ExceptionGroup) as caught:
+            async with weft.Group() as group:
+                await group.spawn(fail_in_thread, StopIteration(1)).join()
+        (error,) = caught.value.exceptions
+        assert type(error) is RuntimeError and type(error.__cause__) is StopIteration
+
+    arun(main)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("where", ["task", "body"])
+def test_keyboard_interrupt_and_system_exit_pass_as_through_a_task_group(kind, where):
+    def outcome(make_group, spawn):
+        log = []
+
+        async def waits():
+            try:
+                await wait_for_ever()
+            except asyncio.CancelledError:
+                log.append("cancelled")
+                raise
+
+        async def main():
+            try:
+                async with make_group() as group:
+                    spawn(group, waits)
+                    await asyncio.sleep(0)
+                    if where == "body":
+                        raise kind
+                    spawn(group, fail, kind())
+                    await wait_for_ever()
+            except BaseException as error:
+                log.append(type(error))
+                raise
+
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            log.append(type(error))
+        return log
+
+    reference = outcome(asyncio.TaskGroup, lambda group, fn, *args: group.create_task(fn(*args)))
+    assert outcome(weft.Group, lambda group, fn, *args: group.spawn(fn, *args)) == reference
+    assert reference[-1] is kind
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_keyboard_interrupt_and_system_exit_of_a_thread_are_raised_bare_and_hide_nothing(kind):
+    witness, first = Witness(), Boom()
+
+    def fails_when_cancelled():
+        try:
+            park()
+        finally:
+            raise first
+
+    with pytest.raises(kind) as caught, weft.Group() as group:
+        witness.spawn_threads(group)
+        group.spawn(fails_when_cancelled)
+        group.spawn(fail_in_thread, kind(3))
+    assert sorted(witness.cancelled) == ["task", "thread"]
+    assert isinstance(caught.value.__context__, ExceptionGroup)
+    assert caught.value.__context__.exceptions == (first,)
+
+
+class Traced(Exception):
+    """An error that tells whether it is still there."""
+
+    made: list[weakref.ref] = []
+
+    def __init__(self):
+        self.made.append(weakref.ref(self))
+
+
+def raise_traced():
+    raise Traced
+
+
+async def raise_traced_in_loop():
+    await asyncio.sleep(0)
+    raise Traced
+
+
+@pytest.fixture
+def traced():
+    """Without the collector: the errors made that have not gone by themselves."""
+    gc.collect()
+    gc.disable()
+    Traced.made.clear()
+
+    def left():
+        assert Traced.made
+        return [error for ref in Traced.made if (error := ref()) is not None]
+
+    yield left
+    gc.enable()
+
+
+@pytest.mark.parametrize("body_fails", [False, True])
+@pytest.mark.parametrize(
+    "fn, on", [(raise_traced, "thread"), (raise_traced_in_loop, "thread"), (raise_traced_in_loop, "task")]
+)
+def test_a_failed_group_leaves_no_reference_cycle(arun, traced, fn, on, body_fails):
+    async def main():
+        try:
+            async with weft.Group() as group:
+                group.spawn(fn, on=on)
+                if body_fails:
+                    raise Traced
+                await wait_for_ever()
+        except* Traced:
+            pass
+        assert not traced()
+
+    arun(main)
+
+
+@pytest.mark.parametrize("body_fails", [False, True])
+@pytest.mark.parametrize("fn", [raise_traced, raise_traced_in_loop])
+def test_a_failed_group_of_threads_leaves_no_reference_cycle(traced, fn, body_fails):
+    try:
+        with weft.Group() as group:
+            group.spawn(fn)
+            if body_fails:
+                raise Traced
+            park()
+    except* Traced:
+        pass
+    assert not traced()
+
+
+# --- cancelled from outside -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["body", "exit"])
+def test_a_cancelled_owner_cancels_its_children_waits_and_passes_it_on(arun, where):
+    async def owner(witness, ready):
+        async with weft.Group() as group:
+            await witness.spawn(group)
+            ready.set()
+            if where == "body":
+                await wait_for_ever()
+
+    async def main():
+        witness, ready = Witness(), asyncio.Event()
+        task = asyncio.create_task(owner(witness, ready))
+        await ready.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled() and task.cancelling() == 1
+        assert sorted(witness.cancelled) == ["task", "task", "thread"]
+
+    arun(main)
+
+
+def test_a_timeout_around_a_group_is_a_timeout(arun):
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001), weft.Group() as group:
+                group.spawn(wait_for_ever)
+                group.spawn(park)
+        assert asyncio.current_task().cancelling() == 0
+        await asyncio.sleep(0)
+
+    arun(main)
+
+
+def test_an_error_takes_the_place_of_a_cancellation_from_outside_which_comes_later(arun):
+    """As with asyncio.TaskGroup: the count stays at one, and the next suspension is cancelled."""
+
+    async def fails_when_cancelled():
+        try:
+            await wait_for_ever()
+        finally:
+            raise Boom
+
+    async def owner(log):
+        try:
+            async with weft.Group() as group:
+                group.spawn(fails_when_cancelled)
+                await asyncio.sleep(0)
+                log.append("ready")
+                await wait_for_ever()
+        except* Boom:
+            log.append(asyncio.current_task().cancelling())
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            log.append("cancelled")
+            raise
+
+    async def main():
+        log = []
+        task = asyncio.create_task(owner(log))
+        while not log:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert log == ["ready", 1, "cancelled"] and task.cancelling() == 1
+
+    arun(main)
+
+
+def test_a_body_that_ends_as_it_is_being_cancelled_takes_no_cancellation_along(arun):
+    """The group cancels the body, which ends without waiting any more: the code after the group must not be hit."""
+
+    async def fail_at_once():  # an eager task does so within `spawn`
+        raise Boom
+
+    async def main():
+        for what in (lambda group: group.cancel(), lambda group: group.spawn(fail_at_once)):
+            try:
+                async with weft.Group() as group:
+                    what(group)
+            except* Boom:
+                pass
+            assert asyncio.current_task().cancelling() == 0
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    arun(main)
+
+
+def test_cancelling_a_group_within_a_task_already_being_cancelled_keeps_the_count(arun):
+    async def owner():
+        try:
+            await wait_for_ever()
+        except asyncio.CancelledError:
+            async with weft.Group() as group:  # cleaning up
+                group.spawn(wait_for_ever)
+                group.cancel()
+            assert group.cancelled and asyncio.current_task().cancelling() == 1
+            raise
+
+    async def main():
+        task = asyncio.create_task(owner())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelling() == 1
+
+    arun(main)
+
+
+def test_a_second_cancellation_does_not_leave_children_behind(arun):
+    async def stubborn(log, gate):
+        try:
+            await wait_for_ever()
+        finally:
+            log.append("cancelled")
+            await gate.wait()
+            log.append("cleaned up")
+
+    async def owner(log, gate):
+        async with weft.Group() as group:
+            group.spawn(stubborn, log, gate)
+
+    async def main():
+        log, gate = [], asyncio.Event()
+        task = asyncio.create_task(owner(log, gate))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for _ in range(3):
+            task.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert log == ["cancelled"] and not task.done()
+        gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert log == ["cancelled", "cleaned up"]
+
+    arun(main)
+
+
+# --- g.cancel(), g.cancel_after() -----------------------------------------------------------------------------------
+
+
+def test_cancel_ends_children_and_body_and_is_silent(arun):
+    async def main():
+        witness, after = Witness(), []
+        async with weft.Group() as group:
+            children = await witness.spawn(group)
+            assert not group.cancelled
+            group.cancel()
+            group.cancel()
+            assert group.cancelled
+            await wait_for_ever()
+            after.append("the body went on")
+        assert sorted(witness.cancelled) == ["task", "task", "thread"] and not after
+        assert all(child.cancelled() and child.done for child in children)
+        assert group.cancelled and asyncio.current_task().cancelling() == 0
+        await asyncio.sleep(0)
+
+    arun(main)
+
+
+def test_cancel_in_a_group_of_threads_ends_children_and_body_and_is_silent():
+    witness, after = Witness(), []
+    with weft.Group() as group:
+        children = witness.spawn_threads(group)
+        group.cancel()
+        park()
+        after.append("the body went on")
+    assert sorted(witness.cancelled) == ["task", "thread"] and not after
+    assert all(child.cancelled() for child in children) and group.cancelled
+    weft.always(1).wait()
+
+
+@pytest.mark.parametrize("where", ["body", "exit"])
+def test_a_group_can_be_cancelled_from_any_thread(arun, where):
+    async def main():
+        async with weft.Group() as group:
+            group.spawn(wait_for_ever)
+            group.spawn(park)
+            group.spawn(wait_for_ever, on="thread")
+            threading.Thread(target=group.cancel).start()
+            if where == "body":
+                await wait_for_ever()
+        assert group.cancelled
+
+    arun(main)
+    with weft.Group() as group:
+        group.spawn(park)
+        threading.Thread(target=group.cancel).start()
+        if where == "body":
+            park()
+    assert group.cancelled
+
+
+def test_a_child_can_cancel_its_group(arun):
+    async def main():
+        async with weft.Group() as group:
+            group.spawn(group.cancel)
+            await wait_for_ever()
+        async with weft.Group() as group:
+
+            async def canceller():
+                group.cancel()
+                await wait_for_ever()
+
+            process = group.spawn(canceller)
+            await wait_for_ever()
+        assert process.cancelled()
+
+    arun(main)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+def test_a_group_can_be_cancelled_from_a_signal_handler(arun):
+    groups = []
+    before = signal.signal(signal.SIGALRM, lambda *_: groups[-1].cancel())
+    try:
+
+        async def main():
+            async with weft.Group() as group:
+                groups.append(group)
+                group.spawn(wait_for_ever)
+                signal.setitimer(signal.ITIMER_REAL, 0.005)
+                await wait_for_ever()
+            assert group.cancelled
+
+        arun(main)
+        with weft.Group() as group:
+            groups.append(group)
+            group.spawn(park)
+            signal.setitimer(signal.ITIMER_REAL, 0.005)
+            park()
+        assert group.cancelled
+        with weft.Group() as group:
+            groups.append(group)
+            group.spawn(park)
+            signal.setitimer(signal.ITIMER_REAL, 0.005)
+        assert group.cancelled
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_cancelling_before_entering_cancels_on_entering(arun):
+    async def main():
+        group = weft.Group()
+        group.cancel()
+        async with group:
+            await wait_for_ever()
+        assert group.cancelled
+
+    arun(main)
+    group = weft.Group()
+    group.cancel()
+    with group:
+        park()
+    assert group.cancelled
+
+
+def test_cancelling_a_group_that_has_ended_changes_nothing(arun):
+    async def main():
+        async with weft.Group() as group:
+            group.spawn(double, 1)
+        group.cancel()
+        assert not group.cancelled
+        await asyncio.sleep(0)
+
+    arun(main)
+
+
+def test_an_error_during_cancel_is_raised(arun):
+    def fails_when_cancelled(witness):
+        try:
+            witness.thread()
+        finally:
+            raise Boom
+
+    async def main():
+        witness = Witness()
+        with pytest.raises(ExceptionGroup):
+            async with weft.Group() as group:
+                group.spawn(fails_when_cancelled, witness)
+                await witness.waiting.recv()
+                group.cancel()
+        assert group.cancelled
+
+    arun(main)
+
+
+def test_a_process_spawned_in_a_cancelled_group_is_never_started(arun):
+    started = []
+
+    async def main():
+        async with weft.Group() as group:
+            group.cancel()
+            processes = [group.spawn(started.append, 1), group.spawn(fail, Boom()), group.spawn(double, 1, on="thread")]
+            assert all(process.done and process.cancelled() for process in processes)
+            with pytest.raises(weft.Cancelled):
+                processes[0].result()
+        assert not started
+
+    arun(main)
+
+
+@pytest.mark.parametrize("where", ["body", "exit"])
+def test_cancel_after_cancels_everything_when_the_time_has_come(arun, where):
+    async def main():
+        witness = Witness()
+        async with weft.Group() as group:
+            await witness.spawn(group)
+            begin = time.monotonic()
+            group.cancel_after(0.02)
+            assert not group.cancelled
+            if where == "body":
+                await wait_for_ever()
+        # uvloop's clock counts whole milliseconds
+        assert 0.018 <= time.monotonic() - begin < LIMIT
+        assert group.cancelled and sorted(witness.cancelled) == ["task", "task", "thread"]
+
+    arun(main)
+    witness = Witness()
+    with weft.Group() as group:
+        witness.spawn_threads(group)
+        group.cancel_after(0.02)
+        if where == "body":
+            park()
+    assert group.cancelled and sorted(witness.cancelled) == ["task", "thread"]
+
+
+def test_cancel_after_reaches_a_coroutine_in_a_thread_while_the_body_is_busy():
+    with weft.Group() as group:
+        process = group.spawn(wait_for_ever, on="thread")
+        group.cancel_after(0.005)
+        until(lambda: process.done)  # without weft's operations
+        assert process.cancelled() and group.cancelled
+    group = weft.Group()
+    group.cancel_after(0.005)
+    with group:
+        process = group.spawn(wait_for_ever, on="thread")
+        until(lambda: process.done)
+    assert process.cancelled()
+
+
+def test_cancel_after_called_again_moves_the_deadline(arun):
+    async def main():
+        async with weft.Group() as group:
+            group.cancel_after(0.005)
+            group.cancel_after(1000)
+            await weft.after(0.02)
+            assert not group.cancelled
+            group.cancel_after(0)
+            await wait_for_ever()
+        assert group.cancelled
+        async with weft.Group() as group:
+            group.cancel_after(0.005)
+            group.cancel_after(math.inf)
+            await weft.after(0.02)
+        assert not group.cancelled
+
+    arun(main)
+    with weft.Group() as group:
+        process = group.spawn(wait_for_ever, on="thread")
+        group.cancel_after(0.005)
+        group.cancel_after(1000)
+        weft.after(0.02).wait()
+        assert not group.cancelled and not process.done
+        threading.Thread(target=group.cancel_after, args=(0,)).start()
+        park()
+    assert group.cancelled
+
+
+def test_a_group_that_ends_in_time_was_not_cancelled(arun):
+    async def main():
+        async with weft.Group() as group:
+            group.cancel_after(0.01)
+            group.spawn(double, 1)
+        assert not group.cancelled
+        await weft.after(0.02)
+        assert not group.cancelled
+
+    arun(main)
+    with weft.Group() as group:
+        group.cancel_after(0.01)
+        group.spawn(triple, 1)
+    weft.after(0.02).wait()
+    assert not group.cancelled
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan])
+def test_cancel_after_wants_a_time_that_can_come(seconds):
+    with pytest.raises(ValueError):
+        weft.Group().cancel_after(seconds)
+
+
+# --- p.cancel() -----------------------------------------------------------------------------------------------------
+
+
+def test_cancelling_one_process_leaves_the_others_alone(arun):
+    async def main():
+        async with weft.Group() as group:
+            for on in ("task", "thread"):
+                process = group.spawn(wait_for_ever, on=on)
+                process.cancel()
+                with pytest.raises(weft.Cancelled, match="'wait_for_ever-.' was cancelled"):
+                    await process.join()
+                assert process.cancelled() and process.done
+            process = group.spawn(park)
+            process.cancel()
+            with pytest.raises(weft.Cancelled):
+                await process.join()
+            assert await group.spawn(double, 1).join() == 2
+        assert not group.cancelled
+
+    arun(main)
+
+
+def test_a_thread_that_goes_on_after_being_cancelled_is_told_again():
+    told = []
+
+    def deaf():
+        for _ in range(3):
+            try:
+                weft.always(1).wait()
+                park()
+            except weft.Cancelled:
+                told.append(1)
+        return "done all the same"
+
+    with weft.Group() as group:
+        process = group.spawn(deaf)
+        process.cancel()
+        assert process.join().wait() == "done all the same"
+    assert not process.cancelled() and len(told) >= 2
+
+
+def test_a_coroutine_in_a_thread_can_be_cancelled_at_any_time(run):
+    """Before its loop runs, while it runs, and as it ends."""
+
+    async def short():
+        pass
+
+    async def main():
+        async with weft.Group() as group:
+            for n in range(60):
+                endless = n % 2 == 0
+                process = group.spawn(wait_for_ever if endless else short, on="thread")
+                for _ in range(n):
+                    await asyncio.sleep(0)
+                process.cancel()
+                try:
+                    await process.join()
+                    assert not endless and not process.cancelled()
+                except weft.Cancelled:
+                    assert process.cancelled()
+
+    run(main)
+
+
+def test_a_process_that_ends_normally_though_cancelled_was_not_cancelled(arun):
+    async def main():
+        async def defiant():
+            try:
+                await wait_for_ever()
+            except asyncio.CancelledError:
+                return "all is well"
+
+        async with weft.Group() as group:
+            process = group.spawn(defiant)
+            await asyncio.sleep(0)
+            process.cancel()
+            assert await process.join() == "all is well" and not process.cancelled()
+
+    arun(main)
+
+
+def test_a_cancellation_nobody_handled_is_an_error_of_the_one_who_joined(arun):
+    """Cancelling one process is no reason for another to vanish silently."""
+
+    async def main():
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with weft.Group() as group:
+                process = group.spawn(wait_for_ever)
+                process.cancel()
+                await process.join()
+        assert [type(error) for error in caught.value.exceptions] == [weft.Cancelled]
+
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with weft.Group() as group:
+                process = group.spawn(wait_for_ever)
+                group.spawn(lambda: process.join().wait())
+                process.cancel()
+        assert [type(error) for error in caught.value.exceptions] == [weft.Cancelled]
+
+    arun(main)
+
+
+def test_joining_one_another_in_a_cancelled_group_is_silent(arun):
+    async def main():
+        async with weft.Group() as group:
+            process = group.spawn(wait_for_ever)
+            other = group.spawn(process.join, on="task")
+            group.spawn(lambda: process.join().wait())
+            await asyncio.sleep(0)
+            group.cancel()
+            await other.join()
+
+    arun(main)
+
+
+def test_a_task_cancelled_by_other_means_counts_as_cancelled(arun):
+    async def main():
+        async def cancels_itself():
+            asyncio.current_task().cancel()
+            await asyncio.sleep(0)
+
+        async with weft.Group() as group:
+            process = group.spawn(cancels_itself)
+        assert process.cancelled() and not group.cancelled
+
+    arun(main)
+
+
+# --- threads --------------------------------------------------------------------------------------------------------
+
+
+def test_no_thread_outlives_a_group_of_threads():
+    before = threading.active_count()
+    for _ in range(50):
+        with weft.Group() as group:
+            for _ in range(4):
+                group.spawn(triple, 1)
+        assert threading.active_count() == before
+
+
+def test_the_threads_of_a_group_are_no_daemons():
+    def main():
+        with weft.Group() as group:
+            return group.spawn(lambda: threading.current_thread().daemon).join().wait()
+
+    thread = threading.Thread(target=main, daemon=True)
+    thread.start()
+    thread.join(LIMIT)
+    assert main() is False
+
+
+def test_a_group_of_threads_cannot_be_entered_where_a_loop_runs(arun):
+    async def main():
+        with pytest.raises(weft.BlockingInLoopError, match="async with"):
+            with weft.Group():
+                pass
+
+    arun(main)
+
+
+def test_a_group_of_tasks_cannot_be_entered_without_a_loop():
+    async def main():
+        async with weft.Group():
+            pass
+
+    coroutine = main()
+    with pytest.raises(RuntimeError, match="loop"):
+        coroutine.send(None)
+
+
+def test_a_group_of_threads_has_no_tasks():
+    with weft.Group() as group:
+        with pytest.raises(ValueError, match="async with"):
+            group.spawn(double, 1, on="task")
+
+
+def test_a_coroutine_in_a_thread_may_have_groups_of_its_own(arun):
+    async def inner(witness, ready):
+        async with weft.Group() as group:
+            await witness.spawn(group)
+            ready.set()
+
+    async def main():
+        witness, ready = Witness(), weft.Event()
+        async with weft.Group() as group:
+            process = group.spawn(inner, witness, ready, on="thread")
+            await ready.wait()
+            group.cancel()
+        assert process.cancelled() and sorted(witness.cancelled) == ["task", "task", "thread"]
+
+    arun(main)
+
+
+# --- nesting --------------------------------------------------------------------------------------------------------
+
+
+def test_groups_nest_and_errors_come_out_nested(arun):
+    async def inner():
+        async with weft.Group("inner") as group:
+            group.spawn(fail_in_thread, Boom())
+
+    async def main():
+        with pytest.raises(ExceptionGroup) as caught:
+            async with weft.Group("outer") as group:
+                group.spawn(inner)
+                group.spawn(park)
+        (nested,) = caught.value.exceptions
+        assert "inner" in str(nested) and "in process 'inner-1'" in nested.__notes__[0]
+        assert type(nested.exceptions[0]) is Boom
+
+    arun(main)
+
+
+@pytest.mark.parametrize("where", ["body", "exit"])
+@pytest.mark.parametrize("how", ["cancel", "deadline", "failure"])
+def test_an_outer_cancellation_passes_through_a_group_of_threads(where, how):
+    witness, after = Witness(), []
+
+    def inner(ready):
+        try:
+            with weft.Group() as group:
+                witness.spawn_threads(group)
+                ready.set()
+                if where == "body":
+                    park()
+        except weft.Cancelled:
+            after.append("passed on")
+            raise
+        finally:
+            after.append(group.cancelled)
+
+    def outer():
+        with weft.Group() as group:
+            ready = weft.Event()
+            process = group.spawn(inner, ready)
+            ready.wait().wait()
+            if how == "cancel":
+                group.cancel()
+            elif how == "deadline":
+                group.cancel_after(0.001)
+            else:
+                group.spawn(fail_in_thread, Boom())
+            park()
+        return process
+
+    if how == "failure":
+        with pytest.raises(ExceptionGroup):
+            outer()
+    else:
+        assert outer().cancelled()
+    assert sorted(witness.cancelled) == ["task", "thread"]
+    assert after == ["passed on", False]
+
+
+def test_a_group_of_threads_in_a_thread_of_a_loop_is_cancelled_with_its_task(arun):
+    witness = Witness()
+
+    def inner():
+        with weft.Group() as group:
+            group.spawn(witness.thread)
+
+    async def owner():
+        async with weft.Group() as group:
+            group.spawn(inner)
+
+    async def main():
+        task = asyncio.create_task(owner())
+        await witness.waiting.recv()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert witness.cancelled == ["thread"]
+
+    arun(main)
+
+
+# --- spawning -------------------------------------------------------------------------------------------------------
+
+
+def test_spawn_works_from_any_thread_while_the_group_is_open(arun):
+    async def main():
+        ident = threading.get_ident()
+
+        async def where():
+            return threading.get_ident()
+
+        async with weft.Group() as group:
+            outside = asyncio.to_thread(group.spawn, where)
+            inside = group.spawn(lambda: group.spawn(where).join().wait())
+            assert await inside.join() == ident
+            assert await (await outside).join() == ident
+
+    arun(main)
+
+
+def test_children_may_spawn_while_the_group_is_being_left(arun):
+    async def chain(group, n, log):
+        log.append(n)
+        await asyncio.sleep(0)
+        if n:
+            group.spawn(chain, group, n - 1, log)
+
+    async def main():
+        log = []
+        async with weft.Group() as group:
+            group.spawn(chain, group, 5, log)
+        assert log == [5, 4, 3, 2, 1, 0]
+
+    arun(main)
+
+    def chain_of_threads(group, n, log):
+        log.append(n)
+        if n:
+            group.spawn(chain_of_threads, group, n - 1, log)
+
+    log = []
+    with weft.Group() as group:
+        group.spawn(chain_of_threads, group, 5, log)
+    assert log == [5, 4, 3, 2, 1, 0]
+
+
+def test_spawn_outside_the_block_says_so(arun):
+    group = weft.Group()
+    with pytest.raises(RuntimeError, match="not entered"):
+        group.spawn(triple, 1)
+
+    async def main():
+        async with weft.Group() as group:
+            pass
+        with pytest.raises(RuntimeError, match="has ended"):
+            group.spawn(double, 1)
+
+    arun(main)
+
+
+def test_a_group_is_entered_once(arun):
+    group = weft.Group()
+    with group:
+        pass
+    with pytest.raises(RuntimeError, match="entered before"), group:
+        pass
+
+    async def main():
+        async with weft.Group() as group:
+            with pytest.raises(RuntimeError, match="entered before"):
+                async with group:
+                    pass
+
+    arun(main)
+
+
+def test_wrong_arguments_for_an_async_def_are_the_callers_error(arun):
+    async def main():
+        async with weft.Group() as group:
+            with pytest.raises(TypeError):
+                group.spawn(double)
+            assert await group.spawn(double, 1).join() == 2
+
+    arun(main)
+
+
+def test_spawn_says_what_is_wrong_with_a_target(arun):
+    async def main():
+        async with weft.Group() as group:
+            with pytest.raises(TypeError, match="not the coroutine"):
+                group.spawn(double(1))
+            with pytest.raises(TypeError, match="cannot be called"):
+                group.spawn(3)
+            with pytest.raises(ValueError, match="'task' and 'thread'"):
+                group.spawn(double, 1, on="greenlet")
+
+    arun(main)
+
+
+def test_a_function_that_turns_out_to_give_a_coroutine_runs_where_it_was_told_to(arun):
+    def decorated(n):
+        return double(n)
+
+    async def main():
+        async with weft.Group() as group:
+            assert await group.spawn(decorated, 1, on="task").join() == 2
+            assert await group.spawn(decorated, 1, on="thread").join() == 2
+        with pytest.raises(ExceptionGroup) as caught:
+            async with weft.Group() as group:
+                group.spawn(decorated, 1)
+        assert "on='task' or on='thread'" in str(caught.value.exceptions[0])
+        with pytest.raises(ExceptionGroup) as caught:
+            async with weft.Group() as group:
+                group.spawn(triple, 1, on="task")
+        assert "nothing to await" in str(caught.value.exceptions[0])
+
+    arun(main)
+    with weft.Group() as group:  # there is only one place
+        assert group.spawn(decorated, 1).join().wait() == 2
+
+
+def test_children_inherit_the_context_of_the_one_who_spawns(arun):
+    async def task():
+        seen = COLOUR.get()
+        COLOUR.set("changed by the child")
+        await asyncio.sleep(0)
+        return seen
+
+    def thread():
+        seen = COLOUR.get()
+        COLOUR.set("changed by the child")
+        return seen
+
+    async def main():
+        COLOUR.set("red")
+        async with weft.Group() as group:
+            processes = [group.spawn(task), group.spawn(thread), group.spawn(task, on="thread")]
+            COLOUR.set("blue")
+
+            def elsewhere():
+                COLOUR.set("green")
+                return group.spawn(task).join().wait()
+
+            processes.append(group.spawn(elsewhere))
+            assert [await process.join() for process in processes] == ["red", "red", "red", "green"]
+            assert COLOUR.get() == "blue"
+
+    arun(main)
+
+    def owner():
+        COLOUR.set("red")
+        with weft.Group() as group:
+            return [group.spawn(fn).join().wait() for fn in (thread, task)] + [COLOUR.get()]
+
+    assert contextvars.copy_context().run(owner) == ["red", "red", "red"]
+
+
+def test_finished_children_are_forgotten(arun, no_gc):
+    async def main():
+        async with weft.Group() as group:
+            refs = []
+            for fn in (double, triple) * 20:
+                process = group.spawn(fn, 1)
+                await process.join()
+                refs.append(weakref.ref(process))
+            del process
+            while [ref for ref in refs if ref() is not None]:  # a thread may still be on its last lines
+                await asyncio.sleep(0)
+            assert not group._children
+
+    arun(main)
+    with weft.Group() as group:
+        refs = []
+        for _ in range(20):
+            process = group.spawn(triple, 1)
+            process.join().wait()
+            refs.append(weakref.ref(process))
+        del process
+        until(lambda: not [ref for ref in refs if ref() is not None])
+        assert not group._children
+
+
+def test_many_children_of_every_kind(arun):
+    async def main():
+        async with weft.Group() as group:
+            processes = [group.spawn((double, triple)[n % 2], n) for n in range(400)]
+        return sum(process.result() for process in processes)
+
+    assert arun(main) == sum((2 + n % 2) * n for n in range(400))
+
+
+def test_the_threads_of_a_group_whose_loop_dies_are_told_to_end(python):
+    program = """
+        import asyncio, threading, weft
+        log = []
+        def thread():
+            try:
+                weft.never().wait()
+            except weft.Cancelled:
+                log.append("cancelled")
+                raise
+        async def main():
+            async with weft.Group() as group:
+                group.spawn(thread)
+                loop.call_soon(loop.stop)
+        loop = asyncio.new_event_loop()
+        coroutine = main()
+        task = loop.create_task(coroutine)
+        task._log_destroy_pending = False
+        loop.run_forever()
+        coroutine.close()  # as when the collector takes it
+        loop.close()
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread():
+                thread.join(20)
+        print(log, threading.active_count())
+    """
+    assert python(program).split() == ["['cancelled']", "1"]
+
+
+# --- Ctrl-C ---------------------------------------------------------------------------------------------------------
+
+CTRL_C = """
+    import asyncio, os, signal, threading, time
+    import weft
+
+    def press_ctrl_c(*conditions):
+        # From a thread of its own, once for each condition: as a terminal would, while the main thread is parked.
+        def press():
+            global pressed
+            for condition in conditions:
+                while not condition():
+                    time.sleep(0.001)
+                pressed = time.monotonic()
+                os.kill(os.getpid(), signal.SIGINT)
+        threading.Thread(target=press, daemon=True).start()
+
+    def promptly():
+        return time.monotonic() - pressed < 0.5  # the 100 ms of L15 have a test of their own
+
+    def parked(ch):
+        return lambda: ch.statistics().parked_receivers
+
+    def leaving():
+        return group._gate  # the owner waits for its children
+
+    def interrupted():
+        return any(isinstance(error, KeyboardInterrupt) for _, error in group._failures)
+
+    log = []
+
+    def child():
+        try:
+            weft.never().wait()
+        except weft.Cancelled:
+            log.append("child cancelled")
+            raise
+
+    async def task():
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            log.append("task cancelled")
+            raise
+"""
+
+
+@pytest.fixture
+def ctrl_c(python):
+    """Run a program that presses Ctrl-C; the lines it prints."""
+    return lambda program: python(textwrap.dedent(CTRL_C) + textwrap.dedent(program)).splitlines()
+
+
+@pytest.mark.parametrize("condition, wait", [("parked(ch)", "ch.recv().wait()"), ("leaving", "pass")])
+def test_ctrl_c_cancels_the_children_and_is_raised(ctrl_c, condition, wait):
+    out = ctrl_c(
+        f"""
+        ch = weft.Channel()
+        try:
+            with weft.Group("mine") as group:
+                group.spawn(child)
+                group.spawn(task)
+                press_ctrl_c({condition})
+                {wait}
+        except KeyboardInterrupt:
+            print(sorted(log), promptly(), group)
+        """,
+    )
+    assert out == ["['child cancelled', 'task cancelled'] True <weft.Group 'mine' ended, 0 running>"]
+
+
+def test_a_second_ctrl_c_is_raised_at_once(ctrl_c):
+    out = ctrl_c(
+        """
+        stop = threading.Event()
+        def stubborn():
+            stop.wait(20)
+        try:
+            with weft.Group() as group:
+                group.spawn(stubborn)
+                press_ctrl_c(leaving, lambda: interrupted() and leaving())
+        except KeyboardInterrupt:
+            print(promptly(), not stop.is_set())
+            try:
+                group.spawn(print)
+            except RuntimeError as error:
+                print("ended" in str(error))
+        stop.set()
+        """,
+    )
+    assert out == ["True True", "True"]
+
+
+def test_a_first_ctrl_c_while_children_are_being_cancelled_waits_for_them(ctrl_c):
+    out = ctrl_c(
+        """
+        cancelled = threading.Event()
+        def slow():
+            try:
+                weft.never().wait()
+            finally:
+                cancelled.set()
+                while not interrupted():
+                    time.sleep(0.001)
+                log.append("slow ended")
+        def fails():
+            raise ValueError
+        try:
+            with weft.Group() as group:
+                group.spawn(slow)
+                group.spawn(fails)
+                press_ctrl_c(cancelled.is_set)
+        except KeyboardInterrupt as error:
+            print(log, type(error.__context__).__name__)
+        """,
+    )
+    assert out == ["['slow ended'] ExceptionGroup"]
+
+
+def test_ctrl_c_in_a_loop_cancels_the_children_and_is_raised(ctrl_c):
+    out = ctrl_c(
+        """
+        async def main():
+            global group
+            async with weft.Group() as group:
+                group.spawn(child)
+                group.spawn(task)
+                press_ctrl_c(leaving)
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            print(sorted(log), promptly())
+        """,
+    )
+    assert out == ["['child cancelled', 'task cancelled'] True"]
+
+
+# --- weft.run -------------------------------------------------------------------------------------------------------
+
+
+def test_run_runs_an_async_def_and_returns_its_result():
+    async def main(a, b):
+        assert asyncio.get_running_loop().get_debug() is True
+        return a + b
+
+    assert weft.run(main, 1, 2, debug=True) == 3
+    assert weft.run(double, 2, backend="asyncio") == 4
+
+
+def test_run_says_what_to_pass():
+    with pytest.raises(TypeError, match="not the coroutine"):
+        weft.run(double(1))
+    with pytest.raises(TypeError, match="async def"):
+        weft.run(triple, 1)
+    with pytest.raises(TypeError):
+        weft.run(None)
+    with pytest.raises(ValueError, match="'asyncio'"):
+        weft.run(double, 1, backend="trio")
+
+
+def test_run_inside_a_loop_says_to_await(arun):
+    async def main():
+        with pytest.raises(RuntimeError, match="await"):
+            weft.run(double, 1)
+
+    arun(main)
+
+
+# --- importing ------------------------------------------------------------------------------------------------------
+
+
+def test_a_group_of_threads_does_not_import_asyncio(python):
+    program = """
+        import sys, weft
+        with weft.Group() as group:
+            assert group.spawn(abs, -1).join().wait() == 1
+        print("asyncio" in sys.modules)
+    """
+    assert python(program).split() == ["False"]

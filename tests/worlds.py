@@ -1,0 +1,448 @@
+"""Worlds: the places a party can live in, so that a law is written once and holds everywhere.
+
+A party is a *script*: a generator that yields operations and is sent their results (or thrown their errors).
+
+    def sender(ch):
+        yield ch.send(1)
+
+A world performs a script its own way: a task awaits each operation, a thread calls `.wait()`. The test itself is a
+third party, plain code on the main thread. It starts scripts, cancels them, joins them, and learns how far they are
+from `ch.statistics()`, never by sleeping:
+
+    tx = world.start(sender, ch)
+    until_parked(ch, senders=1)
+
+A loop world is *stepped* by the test (it runs only inside `until`), unless it lives `elsewhere`, in a thread of its own.
+Stepping is what makes "committed, but not yet resumed" a state that a test can hold still and look at.
+
+To add a scheduler: subclass `World`, give `start` and `close` (and `turn` when the test drives it), list it in WORLDS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import weft
+
+LIMIT = 20.0  # seconds after which a promise counts as broken; never waited for when the promise is kept
+
+# What a cancelled party sees: the scheduler's own exception.
+CANCELLED = (asyncio.CancelledError, weft.Cancelled)
+
+Script = Generator[Any, Any, Any]
+
+
+class Within:
+    """`yield Within(op, seconds)`: perform `op`, but give up with `TimeoutError`; each world by its own means."""
+
+    def __init__(self, op, seconds: float):
+        self.op = op
+        self.seconds = seconds
+
+
+PAUSE = object()  # `yield PAUSE`: give the others a turn
+
+
+# --- the test's own side --------------------------------------------------------------------------------------------
+
+_stepped: list[World] = []
+
+
+def turn() -> None:
+    """One turn for everybody: each stepped loop runs once, and other threads may have the interpreter."""
+    for world in list(_stepped):
+        world.turn()
+    time.sleep(0 if _stepped else 0.0001)
+
+
+def until(condition: Callable[[], Any], what: str = "") -> None:
+    """Take turns until `condition()` holds. Fails, rather than hangs, when it does not come to hold."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"did not happen within {LIMIT:g} s: {what or condition}")
+        turn()
+
+
+def parked(ch) -> tuple[int, int]:
+    """(senders, receivers) that wait on the channel now."""
+    s = ch.statistics()
+    return s.parked_senders, s.parked_receivers
+
+
+def until_parked(ch, *, senders: int = 0, receivers: int = 0) -> None:
+    want = (senders, receivers)
+    try:
+        until(lambda: parked(ch) == want)
+    except AssertionError:
+        raise AssertionError(f"wanted parked (senders, receivers) = {want}, it stays at {parked(ch)}") from None
+
+
+def take_turns(count: int = 10) -> None:
+    """Time for something that must *not* happen. Proves a negative only in stepped worlds, where nothing else runs."""
+    for _ in range(count):
+        turn()
+
+
+# --- scripts most tests need ----------------------------------------------------------------------------------------
+
+
+def perform(op) -> Script:
+    return (yield op)
+
+
+def sending(ch, *values) -> Script:
+    for value in values:
+        yield ch.send(value)
+
+
+def receiving(ch, count: int) -> Script:
+    got = []
+    for _ in range(count):
+        got.append((yield ch.recv()))
+    return got
+
+
+def draining(ch) -> Script:
+    """Everything until the channel is closed."""
+    got = []
+    try:
+        while True:
+            got.append((yield ch.recv()))
+    except weft.Closed:
+        return got
+
+
+# --- parties --------------------------------------------------------------------------------------------------------
+
+
+class Party:
+    """One script at work in one world."""
+
+    def __init__(self, script: Script):
+        self.script = script
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.task: Any = None  # the world's handle: a task, a thread, a weft process
+        self._cancel: Callable[[], Any] | None = None
+
+    def cancel(self) -> None:
+        until(lambda: self.task is not None, "the party starts")
+        self._cancel()
+
+    def join(self) -> Any:
+        """The script's result, or its error raised here."""
+        until(lambda: self.done, f"{self} ends")
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    def failure(self) -> BaseException:
+        """The error the script must have ended with."""
+        until(lambda: self.done, f"{self} ends")
+        assert self.error is not None, f"{self} should have failed, but returned {self.value!r}"
+        return self.error
+
+    def __repr__(self) -> str:
+        return f"<party {self.script.__name__}>"
+
+    # The two ways to perform a script.
+
+    async def run_async(self) -> None:
+        script, reply, error = self.script, None, None
+        try:
+            while True:
+                op = script.send(reply) if error is None else script.throw(error)
+                reply = error = None
+                try:
+                    if op is PAUSE:
+                        await asyncio.sleep(0)
+                    elif isinstance(op, Within):
+                        async with asyncio.timeout(op.seconds):
+                            reply = await op.op
+                    else:
+                        reply = await op
+                except BaseException as caught:
+                    error = caught
+        except StopIteration as stop:
+            self.value = stop.value
+        except BaseException as caught:
+            self.error = caught
+            if isinstance(caught, (*CANCELLED, GeneratorExit)):
+                raise  # the scheduler wants it back
+        finally:
+            self.done = True
+
+    def run_blocking(self) -> None:
+        script, reply, error = self.script, None, None
+        try:
+            while True:
+                op = script.send(reply) if error is None else script.throw(error)
+                reply = error = None
+                try:
+                    if op is PAUSE:
+                        time.sleep(0)
+                    elif isinstance(op, Within):
+                        reply = op.op.wait(op.seconds)
+                    else:
+                        reply = op.wait()
+                except BaseException as caught:
+                    error = caught
+        except StopIteration as stop:
+            self.value = stop.value
+        except BaseException as caught:
+            self.error = caught
+            if isinstance(caught, CANCELLED):
+                raise
+        finally:
+            self.done = True
+
+
+# --- worlds ---------------------------------------------------------------------------------------------------------
+
+
+class World:
+    """A place for parties. `cancels`: a party can be cancelled from outside. `loop`: its event loop, if it has one."""
+
+    cancels = True
+    loop: Any = None
+
+    def __init__(self, elsewhere: bool = False):
+        self.elsewhere = elsewhere
+        self.parties: list[Party] = []
+
+    def open(self) -> None: ...
+
+    def turn(self) -> None: ...
+
+    def start(self, script: Callable[..., Script], *args) -> Party:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End every party. One that cannot be ended is the test's failure."""
+        raise NotImplementedError
+
+    def _party(self, script, args) -> Party:
+        party = Party(script(*args))
+        self.parties.append(party)
+        return party
+
+
+class Threads(World):
+    """Plain threads. Nobody can cancel a plain thread: it can only run out of patience (`Within`)."""
+
+    cancels = False
+
+    def start(self, script, *args):
+        party = self._party(script, args)
+        party.task = threading.Thread(target=party.run_blocking, name=repr(party), daemon=True)
+        party.task.start()
+        return party
+
+    def close(self):
+        left = [party for party in self.parties if not party.done]
+        for party in left:
+            party.task.join(0.2)
+        left = [party for party in left if not party.done]
+        assert not left, f"the test left threads behind: {left}"
+
+
+class Asyncio(World):
+    """Tasks in an asyncio loop. Two parties of one such world share the loop."""
+
+    def new_loop(self):
+        return asyncio.SelectorEventLoop()
+
+    def open(self):
+        self.loop = self.new_loop()
+        self.loop.set_exception_handler(lambda loop, context: None)  # outcomes are read from the party
+        if self.elsewhere:
+            self.thread = threading.Thread(target=self.loop.run_forever, name="loop elsewhere", daemon=True)
+            self.thread.start()
+        else:
+            _stepped.append(self)
+
+    def turn(self):
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+
+    def post(self, callback, *args):
+        (self.loop.call_soon_threadsafe if self.elsewhere else self.loop.call_soon)(callback, *args)
+
+    def start(self, script, *args):
+        party = self._party(script, args)
+
+        def begin():
+            party.task = self.loop.create_task(party.run_async())
+
+        def cancel():
+            if self.elsewhere:
+                self.post(party.task.cancel)
+            else:
+                party.task.cancel()
+
+        party._cancel = cancel
+        self.post(begin)
+        return party
+
+    def close(self):
+        if self.loop.is_closed():
+            if self in _stepped:
+                _stepped.remove(self)
+            return
+        try:
+            for party in self.parties:
+                if not party.done:
+                    party.cancel()
+            until(lambda: all(party.done for party in self.parties), f"{self.parties} end when cancelled")
+            take_turns(2)
+        finally:
+            if self.elsewhere:
+                self.loop.call_soon_threadsafe(self.loop.stop)
+                self.thread.join(LIMIT)
+            else:
+                _stepped.remove(self)
+            if not self.loop.is_running():
+                self.loop.close()
+
+
+class EagerTasks(Asyncio):
+    """Tasks that run their first step at once (Python 3.12)."""
+
+    def new_loop(self):
+        loop = super().new_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        return loop
+
+
+class PurePythonTasks(Asyncio):
+    """The task type asyncio falls back on where its C accelerator is missing."""
+
+    def new_loop(self):
+        loop = super().new_loop()
+        loop.set_task_factory(lambda loop, coro, **kw: asyncio.tasks._PyTask(coro, loop=loop, **kw))
+        return loop
+
+
+class Uvloop(Asyncio):
+    def new_loop(self):
+        import uvloop
+
+        return uvloop.new_event_loop()
+
+
+class Processes(Asyncio):
+    """weft's own processes: children of a Group in a loop."""
+
+    def open(self):
+        super().open()
+        self.group: Any = None
+
+        async def host():
+            self.ended = self.loop.create_future()
+            async with weft.Group() as self.group:
+                await self.ended
+
+        async def begin():
+            self.host = asyncio.ensure_future(host())
+
+        self.post(lambda: self.loop.create_task(begin()))
+        until(lambda: self.group is not None, "the group opens")
+
+    def start(self, script, *args):
+        party = self._party(script, args)
+        party.task = self.group.spawn(party.run_async)
+        party._cancel = party.task.cancel
+        return party
+
+    def close(self):
+        self.post(lambda: self.ended.done() or self.ended.set_result(None))
+        for party in self.parties:
+            if not party.done:
+                party.cancel()
+        until(lambda: self.host.done(), "the group ends")
+        super().close()
+
+
+class GroupThreads(World):
+    """Threads that are children of a Group, which can be cancelled."""
+
+    def open(self):
+        self.group: Any = None
+        self.ended = threading.Event()
+
+        def host():
+            with weft.Group() as self.group:
+                self.ended.wait(LIMIT)
+
+        self.host = threading.Thread(target=host, name="group of threads", daemon=True)
+        self.host.start()
+        until(lambda: self.group is not None, "the group opens")
+
+    def start(self, script, *args):
+        party = self._party(script, args)
+        party.task = self.group.spawn(party.run_blocking, on="thread")
+        party._cancel = party.task.cancel
+        return party
+
+    def close(self):
+        for party in self.parties:
+            if not party.done:
+                party.cancel()
+        self.ended.set()
+        until(lambda: not self.host.is_alive(), "the group ends")
+
+
+WORLDS: dict[str, type[World]] = {
+    "asyncio": Asyncio,
+    "eager": EagerTasks,
+    "uvloop": Uvloop,
+    "threads": Threads,
+    "processes": Processes,
+    "group_threads": GroupThreads,
+}
+LOOPS = ["asyncio", "eager", "uvloop"]
+CANCELLING = [name for name, world in WORLDS.items() if world.cancels]
+
+SINGLES = {**WORLDS, "pure_python": PurePythonTasks}
+
+
+def missing(name: str) -> str | None:
+    """Why a world cannot be visited here, or None."""
+    if name == "eager" and sys.version_info < (3, 12):
+        return "eager tasks came with Python 3.12"
+    if name == "uvloop":
+        try:
+            import uvloop  # noqa: F401
+        except ImportError:
+            return "uvloop is not installed"
+    return None
+
+
+def pairs(senders=tuple(WORLDS), receivers=tuple(WORLDS)) -> list[str]:
+    """Every ordered pair, "sender>receiver". "asyncio>asyncio" shares a loop; "elsewhere" is a second loop in a thread."""
+    pairs = [f"{a}>{b}" for a in senders for b in receivers]
+    if "asyncio" in senders and "asyncio" in receivers:
+        pairs += ["asyncio>elsewhere", "elsewhere>asyncio", "elsewhere>elsewhere2"]
+    return pairs
+
+
+def make_world(name: str, elsewhere: bool = False) -> World:
+    if name.startswith("elsewhere"):
+        return Asyncio(elsewhere=True)
+    return SINGLES[name](elsewhere)
+
+
+def make_pair(pair: str) -> tuple[World, World]:
+    """One world twice, or two; a second loop lives in a thread, so that the two really run at the same time."""
+    first, second = pair.split(">")
+    a = make_world(first)
+    if first == second:
+        return a, a
+    return a, make_world(second, elsewhere=issubclass(SINGLES.get(second, Asyncio), Asyncio) and isinstance(a, Asyncio))
