@@ -1,7 +1,8 @@
-"""One interpreter for one rival: `python -m benches.child RIVAL --list` or `python -m benches.child RIVAL PROGRAM:N ...`.
+"""One interpreter for one rival: `python -m benches.child RIVAL --list` or `... RIVAL PROGRAM:N ...`.
 
 Prints one JSON object per program, the same as the programs in Go and C do:
-    {"program", "ns": [per message, one per repeat], "percentiles": [p50, p99, p99.9] or null}  or  {"program", "error"}
+    {"program", "ns": [per message, one per repeat], "cpu": [the same of the processor's time],
+     "percentiles": [p50, p99, p99.9] or null}                                  or {"program", "error"}
 Imports, the loop's creation and one warm-up of a tenth of the size are not timed.
 """
 
@@ -27,37 +28,40 @@ def percentiles(samples: list[int]) -> list[int] | None:
     return [samples[min(int(len(samples) * p), len(samples) - 1)] for p in (0.5, 0.99, 0.999)]
 
 
-def once(program: Program, does: Does, n: int, runner: asyncio.Runner) -> tuple[float, list[int]]:
-    """One execution, checked: nanoseconds per message and the samples."""
+def once(program: Program, does: Does, n: int, runner: asyncio.Runner) -> tuple[float, float, list[int]]:
+    """One execution, checked: nanoseconds per message (wall, processor) and the samples."""
     gc.collect()
     gc.freeze()  # what the libraries loaded is not walked again; collection stays on
     if inspect.iscoroutinefunction(does.function):
 
-        async def timed() -> tuple[Run, int, int]:
+        async def timed() -> tuple[Run, int, tuple[int, int]]:
             run = Run(n)
             answer = await does.function(run, *does.args)
-            return run, answer, now() - run.began
+            return run, answer, run.elapsed()
 
         run, answer, elapsed = runner.run(timed())
     else:
         run = Run(n)
         answer = does.function(run, *does.args)
-        elapsed = now() - run.began
+        elapsed = run.elapsed()
     if answer != program.answer(n):
         raise AssertionError(f"wrong answer {answer}, expected {program.answer(n)}")
-    return elapsed / program.messages(n), run.samples
+    wall, cpu = (each / program.messages(n) for each in elapsed)
+    return wall, cpu, run.samples
 
 
 def measure(program: Program, does: Does, n: int, seconds: float, runner: asyncio.Runner) -> dict:
     once(program, does, program.size(n / program.n / 10), runner)
     times: list[float] = []
+    cpus: list[float] = []
     samples: list[int] = []
     began = now()
     while not times or (now() - began < seconds * 1e9 and len(times) < 20):
-        each, some = once(program, does, n, runner)
-        times.append(each)
+        wall, cpu, some = once(program, does, n, runner)
+        times.append(wall)
+        cpus.append(cpu)
         samples += some
-    return {"program": program.name, "ns": times, "percentiles": percentiles(samples)}
+    return {"program": program.name, "ns": times, "cpu": cpus, "percentiles": percentiles(samples)}
 
 
 def version(rival: Rival) -> str:
@@ -89,7 +93,11 @@ def main() -> int:
         print(json.dumps({"missing": f"{type(error).__name__}: {error}"}))
         return 0
     if args.list:
-        programs = {name: {"how": does.how, "share": does.share} for name, does in table.items()}
+        programs = {
+            name: {"how": does.how, "share": does.share}
+            for name, does in table.items()
+            if rival.loop == "asyncio" or inspect.iscoroutinefunction(does.function)  # else no loop is in it
+        }
         print(json.dumps({"version": version(rival), "programs": programs}))
         return 0
     if args.gc == "off":

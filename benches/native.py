@@ -1,4 +1,4 @@
-"""The rivals that are not Python: Go, and the floor in C. Built once into benches/.build, rebuilt when a source is newer."""
+"""The rivals that are not Python: Go, and the floor in C. Built into benches/.build, again when a source is newer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The programs: what each one does, how big it is, and the answer a right rival must give.
 
-A rival implements a program as one small function `program(run, ...)`: it does `run.n` of the program's work and returns the
-checksum that `answer` says. Nothing here imports a library under test.
+A rival implements a program as one small function `program(run, ...)`: it does `run.n` of the program's work and
+returns the checksum that `answer` says. Nothing here imports a library under test.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ STRIDE = 7919  # a prime: walks over the channels of `selecting` out of order, e
 
 
 class Run:
-    """One timed execution. The clock starts when the program is called, or again where it calls `start` after its set-up."""
+    """One timed execution. The clock starts when the program is called, or again at `start`, after a set-up."""
 
-    __slots__ = ("began", "n", "samples")
+    __slots__ = ("began", "cpu", "n", "samples")
 
     def __init__(self, n: int) -> None:
         self.n = n
         self.samples: list[int] = []  # ns per round trip, by the programs that measure hand-offs
-        self.began = now()
+        self.start()
 
     def start(self) -> None:
-        self.began = now()
+        self.cpu, self.began = time.process_time_ns(), now()
+
+    def elapsed(self) -> tuple[int, int]:
+        """Nanoseconds since the start: on the wall, and of the processor's time (all threads)."""
+        return now() - self.began, time.process_time_ns() - self.cpu
 
 
 class Does(NamedTuple):

@@ -11,6 +11,10 @@ from typing import NamedTuple
 from benches.programs import PROGRAMS
 
 
+def load() -> float | None:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def machine() -> dict:
     cpu = platform.processor() or platform.machine()
     try:
@@ -18,7 +22,6 @@ def machine() -> dict:
             cpu = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), cpu)
     except OSError:
         pass
-    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -26,7 +29,7 @@ def machine() -> dict:
         "debug_build": bool(sysconfig.get_config_var("Py_DEBUG")),
         "free_threaded": not getattr(sys, "_is_gil_enabled", lambda: True)(),
         "system": f"{platform.system()} {platform.release()}",
-        "load_at_end": load,
+        "load_at_start": load(),
     }
 
 
@@ -79,14 +82,17 @@ def time_text(nanoseconds: float | None) -> str:
     return f"{nanoseconds:.0f} ns" if nanoseconds >= 10 else f"{nanoseconds:.1f} ns"
 
 
-HEAD = ("", "how", "n", "each", "min", "max", "p50", "p99", "p99.9", "x weft")
+HEAD = ("", "how", "n", "each", "min", "max", "cpu", "p50", "p99", "p99.9", "x weft")
+
+
+TIMES = ("median_ns", "min_ns", "max_ns", "cpu_ns", "p50_ns", "p99_ns", "p999_ns")
 
 
 def rows(program: str, cells: list[dict]) -> list[tuple[str, ...]]:
     lines = []
     for cell in cells:
         if cell["status"] == "ok":
-            times = [time_text(cell.get(k)) for k in ("median_ns", "min_ns", "max_ns", "p50_ns", "p99_ns", "p999_ns")]
+            times = [time_text(cell.get(k)) for k in TIMES]
             ratio = f"{cell['ratio_to_weft']:.2f}" if "ratio_to_weft" in cell else ""
             lines.append((cell["rival"], cell["how"], str(cell["n"]), *times, ratio))
         elif cell["status"] == "failed":
@@ -112,8 +118,11 @@ def table(result: dict) -> str:
     here, settings = result["machine"], result["settings"]
     out = [
         f"{here['cpu']}, {here['cores']} cores, {here['system']}, {here['python']}"
+        + f", load {here['load_at_start']} to {here['load_at_end']}"
         + (", DEBUG BUILD" if here["debug_build"] else ""),
-        f"{result['when']}, {result['seconds']:g} s, rounds {settings['rounds']}, scale {settings['scale']:g}, gc {settings['gc']}"
+        f"{result['when']}, {result['seconds']:g} s, rounds {settings['rounds']}, scale {settings['scale']:g},"
+        + f" gc {settings['gc']}"
+        + (f", all on core {settings['cpu']}" if settings["cpu"] is not None else "")
         + (", QUICK: a smoke test, the times mean nothing" if settings["quick"] else ""),
         "",
         line(HEAD),

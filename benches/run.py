@@ -2,10 +2,10 @@
 
     python benches/run.py                                        everything, some fifteen minutes
     python benches/run.py --only pipe_0,ping_pong --rivals weft,asyncio,go
-    python benches/run.py --quick                                does every program run and answer right? (numbers mean nothing)
+    python benches/run.py --quick                                does everything run and answer right?
 
-Each cell is measured in a fresh interpreter, the rivals of a program in turn (A B C, A B C, ...), and the medians of the
-rounds are compared. README.md tells how to read the table.
+Each cell is measured in a fresh interpreter, the rivals of a program in turn (A B C, A B C, ...), and the medians
+of the rounds are compared. README.md tells how to read the table.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ def summarise(programs: list[Program], contenders: list[Contender], answers: dic
             cell |= {
                 "status": "ok",
                 "rounds_ns": medians,
+                "cpu_ns": statistics.median(statistics.median(answer["cpu"]) for answer in rounds),
                 "median_ns": middle,
                 "min_ns": min(medians),
                 "max_ns": max(medians),
@@ -187,6 +188,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--seconds", type=float, default=0.25, help="repeat within a round until this long (default 0.25)"
     )
     parser.add_argument("--timeout", type=float, default=180.0, help="seconds until a rival is given up (default 180)")
+    parser.add_argument("--cpu", type=int, metavar="N", help="everything on this one core (where the system can)")
     parser.add_argument("--gc", choices=["on", "off"], default="on", help="the collector, for every Python rival")
     parser.add_argument("--json", type=Path, default=ROOT / "benches/results/latest.json", help="where the JSON goes")
     parser.add_argument("--quick", action="store_true", help="a smoke test: one tiny round")
@@ -207,7 +209,9 @@ def main(argv: list[str] | None = None) -> int:
         print("programs:", *(f"  {program.name:20} {program.title}" for program in programs), sep="\n")
         print("rivals:", *(f"  {name}" for name in rivals), sep="\n")
         return 0
-    began = time.time()
+    if args.cpu is not None:
+        os.sched_setaffinity(0, {args.cpu})  # the rivals inherit it
+    began, here = time.time(), report.machine()
     contenders = [find(name) for name in rivals]
     answers = measure(programs, contenders, args)
     progress("")
@@ -215,8 +219,9 @@ def main(argv: list[str] | None = None) -> int:
     result = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         "seconds": round(time.time() - began, 1),
-        "machine": report.machine(),
+        "machine": here | {"load_at_end": report.load()},
         "settings": {
+            "cpu": args.cpu,
             "rounds": args.rounds,
             "scale": args.scale,
             "seconds": args.seconds,

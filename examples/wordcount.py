@@ -7,9 +7,8 @@ counted, so the last worker to leave closes it; a select waits for a result, a t
 import sys
 from pathlib import Path
 
-from corpus import ROOT, Tally, arguments, sources, words
-
 import weft
+from corpus import ROOT, Tally, arguments, sources, words
 
 
 async def walk(paths):
@@ -42,7 +41,7 @@ async def reduce(tally, limit, threads=4):
                     case "tick", _:
                         tally.progress(paths, texts, counts)
                     case "late", _:
-                        print(f"stopped by the limit of {limit} s")
+                        tally.stop(limit)
                         group.cancel()
             except weft.Closed:  # every counter has left: that was all
                 break

@@ -10,7 +10,20 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parent.parent / "benches" / "run.py"
-SUMMARY = {"program", "rival", "status", "unit", "how", "n", "rounds_ns", "median_ns", "min_ns", "max_ns", "mad_ns"}
+SUMMARY = {
+    "program",
+    "rival",
+    "status",
+    "unit",
+    "how",
+    "n",
+    "rounds_ns",
+    "median_ns",
+    "min_ns",
+    "max_ns",
+    "mad_ns",
+    "cpu_ns",
+}
 
 
 def bench(*arguments, **environment):

@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import pytest
 import weft
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from worlds import make_world, parked, until
@@ -470,10 +470,8 @@ class Model:
             self.receivers.append(op)
 
     def withdraw(self, op):
-        for queue in (self.senders, self.receivers):
-            for waiting in list(queue):
-                if waiting is op:
-                    queue.remove(op)
+        self.senders = deque(waiting for waiting in self.senders if waiting is not op)
+        self.receivers = deque(waiting for waiting in self.receivers if waiting is not op)
         op[2] = "cancelled"
 
     def close(self):
@@ -638,6 +636,12 @@ class Against(RuleBasedStateMachine):
 
 
 Against.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=150,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+    report_multiple_bugs=False,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
 )
 TestAgainstTheModel = Against.TestCase

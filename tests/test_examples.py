@@ -103,7 +103,9 @@ runpy.run_path({str(EXAMPLES / "wordcount.py")!r}, run_name="__main__")
 
 
 def test_wordcount_stops_at_its_time_limit():
-    assert "stopped by the limit of 0.0 s" in example("wordcount", "--limit", "0")
+    out = example("wordcount", "--limit", "0", code=1)
+    assert "stopped by the limit of 0.0 s" in out
+    assert "plain loop" not in out, "half a count is not compared with a whole one"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal and SIGINT")

@@ -671,7 +671,8 @@ def test_a_failed_group_leaves_no_reference_cycle(arun, traced, fn, on, body_fai
                 await wait_for_ever()
         except* Traced:
             pass
-        assert not traced()
+        while traced():  # a thread may still be on its last lines; a cycle would stay for ever
+            await asyncio.sleep(0)
 
     arun(main)
 

@@ -1085,6 +1085,8 @@ def test_l9_an_operation_keeps_its_end_open(pair):
     party.script = None
     del party
     here.parties.clear()
+    take_turns(3)
+    gc.collect()
     until(lambda: ch.closed)
 
 

@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -21,9 +22,19 @@ type run struct {
 	n       int
 	samples []int64
 	began   time.Time
+	cpu     int64
 }
 
-func (r *run) start() { r.began = time.Now() }
+func (r *run) start() { r.cpu, r.began = processorTime(), time.Now() }
+
+// processorTime is what all threads of this process have used, in nanoseconds.
+func processorTime() int64 {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return usage.Utime.Nano() + usage.Stime.Nano()
+}
 
 type program func(*run) int
 
@@ -64,20 +75,23 @@ func countSieve(limit int) (primes, messages int) {
 type result struct {
 	Program     string    `json:"program"`
 	Ns          []float64 `json:"ns,omitempty"`
+	Cpu         []float64 `json:"cpu,omitempty"`
 	Percentiles []int64   `json:"percentiles"`
 	Error       string    `json:"error,omitempty"`
 }
 
-func once(e entry, n int) (float64, []int64, error) {
+// once is one execution, checked: nanoseconds per message (wall, processor) and the samples.
+func once(e entry, n int) (wall, cpu float64, samples []int64, err error) {
 	runtime.GC()
 	r := &run{n: n}
 	r.start()
 	answer := e.program(r)
-	elapsed := time.Since(r.began)
+	elapsed, used := time.Since(r.began), processorTime()-r.cpu
 	if answer != e.answer(n) {
-		return 0, nil, fmt.Errorf("wrong answer %d, expected %d", answer, e.answer(n))
+		return 0, 0, nil, fmt.Errorf("wrong answer %d, expected %d", answer, e.answer(n))
 	}
-	return float64(elapsed) / float64(e.messages(n)), r.samples, nil
+	messages := float64(e.messages(n))
+	return float64(elapsed) / messages, float64(used) / messages, r.samples, nil
 }
 
 func measure(name string, n int, seconds float64) result {
@@ -89,7 +103,7 @@ func measure(name string, n int, seconds float64) result {
 	var samples []int64
 	began := time.Now()
 	for warm := true; warm || len(found.Ns) == 0 || (time.Since(began).Seconds() < seconds && len(found.Ns) < 20); {
-		each, some, err := once(e, n)
+		wall, cpu, some, err := once(e, n)
 		if err != nil {
 			return result{Program: name, Error: err.Error()}
 		}
@@ -97,7 +111,7 @@ func measure(name string, n int, seconds float64) result {
 			warm, began = false, time.Now()
 			continue
 		}
-		found.Ns = append(found.Ns, each)
+		found.Ns, found.Cpu = append(found.Ns, wall), append(found.Cpu, cpu)
 		samples = append(samples, some...)
 	}
 	if count := len(samples); count > 0 {

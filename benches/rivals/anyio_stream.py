@@ -1,4 +1,4 @@
-"""anyio's memory object streams on its asyncio backend. It has no select; the usual idiom is a forwarding task per stream."""
+"""anyio's memory object streams on its asyncio backend. No select; the idiom is a forwarding task per stream."""
 
 import anyio
 import anyio.from_thread

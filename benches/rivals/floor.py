@@ -1,4 +1,4 @@
-"""The floor: what the interpreter itself takes, without any channel. A figure above cannot be smaller than its floor."""
+"""The floor: what the interpreter itself takes, without any channel. No figure can be below its floor."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""gevent: greenlets, its Channel (a rendezvous) and its Queue. It has no select on them; the idiom is forwarding greenlets."""
+"""gevent: greenlets, its Channel (a rendezvous) and its Queue. No select on them; the idiom is forwarding."""
 
 import gevent
 from gevent.queue import Channel, Queue

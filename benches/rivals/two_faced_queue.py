@@ -1,4 +1,4 @@
-"""janus and culsans: a queue with a face for threads and one for asyncio. Both have the same names, so one file does."""
+"""janus and culsans: a queue with a face for threads and one for asyncio. The names are the same, so is the file."""
 
 import asyncio
 import importlib

@@ -32,6 +32,7 @@ class Tally:
 
     def __init__(self):
         self.start, self.files, self.size, self.total = time.monotonic(), 0, 0, Counter()
+        self.complete = True
 
     def add(self, size, found):
         self.files += 1
@@ -39,7 +40,7 @@ class Tally:
         self.total.update(found)
 
     def __str__(self):
-        seconds = time.monotonic() - self.start
+        seconds = time.monotonic() - self.start or 1e-9  # a coarse clock may stand still
         return f"{self.files} files, {self.size / 1e6:.1f} MB, {self.size / 1e6 / seconds:.1f} MB/s"
 
     def progress(self, *queues):
@@ -48,13 +49,17 @@ class Tally:
             depths = ", ".join(f"{q.name} {q.statistics().buffered}/{q.capacity}" for q in queues)
             print(f"\r{f'{self}; {depths}':<79}", end="", flush=True)
 
+    def stop(self, limit):
+        self.complete = False
+        print("\n" * sys.stdout.isatty() + f"stopped by the limit of {limit} s")
+
     def report(self, check):
-        """Print the result. The exit code: 1 when it was to be checked and differs, else 0."""
+        """Print the result. The exit code: 1 when it is not complete, or was checked and differs; else 0."""
         print(f"\r{'':<79}\r{self}" if sys.stdout.isatty() else self)
         common = ", ".join(f"{word} {n}" for word, n in self.total.most_common(6)) or "none"
         print(f"{self.total.total()} words, {len(self.total)} different; most common: {common}")
-        if not check:
-            return 0
+        if not (check and self.complete):
+            return 0 if self.complete else 1
         plain = Tally()
         for path in sources():
             plain.add(*words(path.read_bytes()))
@@ -66,5 +71,7 @@ class Tally:
 def arguments():
     parser = argparse.ArgumentParser(description="count the words of the standard library")
     parser.add_argument("--limit", type=float, default=120, help="seconds it may take")
-    parser.add_argument("--check", action="store_true", help="compare with a plain loop")
+    parser.add_argument(
+        "--check", action=argparse.BooleanOptionalAction, default=True, help="compare with a plain loop"
+    )
     return parser.parse_args()

@@ -1,4 +1,5 @@
-"""What is checked on the way in: whether a thing is an `async def`, whether it was called too early, whether a loop runs here.
+"""What is checked on the way in: whether a thing is an `async def`, whether it was called too early, whether a loop
+runs here.
 
 None of it imports asyncio: who has no loop should not pay for one.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Coroutine
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,23 +16,31 @@ if TYPE_CHECKING:
 
 __all__ = ["is_async", "reject_coroutine", "running_loop"]
 
+CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
+
 
 def is_async(fn: object) -> bool:
-    """Whether calling `fn` makes a coroutine: an `async def`, a partial or a method of one, an object whose `__call__` is one."""
-    import inspect  # slow to import, and only needed once there is something to start
+    """Whether calling `fn` makes a coroutine: an `async def`, a partial or a method of one, an object whose `__call__`
+    is one."""
+    if isinstance(fn, FunctionType) and fn.__code__.co_flags & CO_COROUTINE:
+        return True
+    import inspect  # slow to import, and only needed for the rarer kinds
 
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
+    call = getattr(type(fn), "__call__", None)  # noqa: B004 (the method, not whether there is one)
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call)
 
 
 def reject_coroutine(fn: object, example: str) -> None:
-    """Raise `TypeError` when `fn` cannot be called, with the likely reason: it was called already. `example` shows the right call."""
+    """Raise `TypeError` when `fn` cannot be called, with the likely reason: it was called already. `example` shows the
+    right call."""
+    if callable(fn):
+        return
     if isinstance(fn, Coroutine):
         fn.close()  # or Python warns as well that it was never awaited
         raise TypeError(
             f"pass the function and its arguments apart, {example}, not the coroutine that calling it made: {fn!r}"
         )
-    if not callable(fn):
-        raise TypeError(f"pass a function and its arguments, {example}; {fn!r} cannot be called")
+    raise TypeError(f"pass a function and its arguments, {example}; {fn!r} cannot be called")
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

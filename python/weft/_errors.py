@@ -1,7 +1,7 @@
 """The errors weft raises.
 
-The extension raises most of them; it creates an error from its message and then sets the attributes. This module imports nothing
-from weft, so that the extension can import it while it is itself being imported.
+The extension raises most of them; it creates an error from its message and then sets the attributes. This module
+imports nothing from weft, so that the extension can import it while it is itself being imported.
 
 Not here: a time that ran out is the builtin `TimeoutError`, a cancelled asyncio task gets `asyncio.CancelledError`.
 """
@@ -33,9 +33,11 @@ class WeftError(Exception):
 
     Attributes:
         channel: the channel it is about, or None. It stays behind when the error is pickled or copied.
-        value: what could not be sent: the value, or the sequence given to `send_many`. An error that has nothing to give back has no
-            such attribute, because None can be sent like any other object: ask `hasattr(error, "value")`.
-        case: which case of a select or `selecting` it was (the position, the keyword, the key), or None outside of them.
+        value: what could not be sent: the value, or the sequence given to `send_many`. An error that has nothing to
+            give back has no such attribute, because None can be sent like any other object: ask `hasattr(error,
+            "value")`.
+        case: which case of a select or `selecting` it was (the position, the keyword, the key), or None outside of
+            them.
     """
 
     channel: Channel[Any] | None = None
@@ -47,8 +49,8 @@ class WeftError(Exception):
 
         def __getattr__(self, name):
             if name == "value":
-                text = f"this {type(self).__name__} gives no value back: it did not come from a send (ask hasattr(error, 'value'))"
-                raise AttributeError(text, name=name, obj=self)
+                text = f"this {type(self).__name__} gives no value back, as it did not come from a send"
+                raise AttributeError(f"{text}; hasattr(error, 'value') tells", name=name, obj=self)
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -59,13 +61,14 @@ class WeftError(Exception):
 class Closed(WeftError):
     """The channel is over: nothing more can be sent, and everything sent before was received.
 
-    A sender finds its value in `.value`. When the channel was closed with an error, that error is the sender's `__cause__`, and what
-    a receiver gets in place of `Closed`.
+    A sender finds its value in `.value`. When the channel was closed with an error, that error is the sender's
+    `__cause__`, and what a receiver gets in place of `Closed`.
     """
 
 
 class Poisoned(Closed):
-    """The channel was poisoned: it stopped at once, and what it still held was dropped. `__cause__` is the error given to `poison`."""
+    """The channel was poisoned: it stopped at once, and what it still held was dropped. `__cause__` is the error given
+    to `poison`."""
 
 
 class NoReceivers(Closed):
@@ -81,7 +84,8 @@ class BlockingInLoopError(WeftError):
 
 
 class ForkedChannelError(WeftError):
-    """The channel was made before a fork and used in the child. A channel lives in one process: make a new one in the child."""
+    """The channel was made before a fork and used in the child. A channel lives in one process: make a new one in the
+    child."""
 
 
 class InternalError(WeftError):
@@ -91,8 +95,9 @@ class InternalError(WeftError):
 class Cancelled(BaseException):
     """This process of a `Group` was cancelled: it should let go of what it holds and end.
 
-    In a thread it is raised by the operation the thread is parked on, and by each operation performed after that: a process that
-    catches it and goes on is told again. `Process.join` and `Process.result` raise it for a process that was cancelled.
+    In a thread it is raised by the operation the thread is parked on, and by each operation performed after that: a
+    process that catches it and goes on is told again. `Process.join` and `Process.result` raise it for a process that
+    was cancelled.
 
     It is a `BaseException`, so `except Exception` lets it through. Code that catches it should raise it again.
     """

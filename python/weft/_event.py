@@ -1,11 +1,11 @@
 """An event: one bit to wait for.
 
-A channel that is closed is an event that is set: closing is idempotent, reaches everyone who waits, and works from any thread. So an
-`Event` holds a channel nobody sends to; `set` closes it and `clear` puts a fresh one in its place.
+A channel that is closed is an event that is set: closing is idempotent, reaches everyone who waits, and works from any
+thread. So an `Event` holds a channel nobody sends to; `set` closes it and `clear` puts a fresh one in its place.
 
-`set` takes no lock: one that meets a `clear` half-way either closed the old channel (it came before) or closes the new one (it came
-after). Two `clear` must not both put a channel in, or a waiter on the first of them would be forgotten; that is what the lock is for.
-It is reentrant for the sake of signal handlers.
+`set` takes no lock: one that meets a `clear` half-way either closed the old channel (it came before) or closes the new
+one (it came after). Two `clear` must not both put a channel in, or a waiter on the first of them would be forgotten;
+that is what the lock is for. It is reentrant for the sake of signal handlers.
 """
 
 # pyright: reportPrivateUsage=false
@@ -39,11 +39,13 @@ class Event:
         self._lock = RLock()
 
     def set(self) -> None:
-        """Set it: everyone who waits goes on, and nobody has to wait until `clear`. Setting it again changes nothing."""
+        """Set it: everyone who waits goes on, and nobody has to wait until `clear`. Setting it again changes
+        nothing."""
         self._channel.close()
 
     def clear(self) -> None:
-        """Take it back: from now on, `wait` waits for the next `set`. Who was waiting at the last `set` goes on all the same."""
+        """Take it back: from now on, `wait` waits for the next `set`. Who was waiting at the last `set` goes on all the
+        same."""
         fresh: Channel[NoReturn] = Channel(name="event")
         with self._lock:
             if self._channel.closed:
@@ -57,8 +59,8 @@ class Event:
     def wait(self) -> Op[bool]:
         """An operation that completes with True once the event is set.
 
-        It waits for the first `set` after it was made (or the one in force then), and is content with that even when `clear` follows
-        before it is performed. Cancelling it changes nothing.
+        It waits for the first `set` after it was made (or the one in force then), and is content with that even when
+        `clear` follows before it is performed. Cancelling it changes nothing.
         """
         return self._channel._closing()
 

@@ -2,20 +2,22 @@
 
 True whenever the lock is free:
   1. Every process that was spawned and has not ended is in `_children`, and no other is. A finished one is forgotten.
-  2. `_state` becomes `_ENDED` only when `_children` is empty, and nothing joins it after that. (One exception: a second Ctrl-C breaks the
-     wait of a `with` off, see `__exit__`.)
-  3. Once `_aborting` is set it stays. Every child that was there has been, or is about to be, told to end; every later one never starts.
+  2. `_state` becomes `_ENDED` only when `_children` is empty, and nothing joins it after that. (One exception: a second
+     Ctrl-C breaks the wait of a `with` off, see `__exit__`.)
+  3. Once `_aborting` is set it stays. Every child that was there has been, or is about to be, told to end; every later
+      one never starts.
   4. `_gate` is there while the owner waits for the last child, and goes with it.
 
-Two kinds of owner. Entered by `async with`, the group belongs to a task of a loop: tasks are cancelled in that loop only, and what
-happens elsewhere is sent there. Entered by `with`, it belongs to a thread, and its scope is that thread's current one. Either way the
-children that are threads hang on `_scope`.
+Two kinds of owner. Entered by `async with`, the group belongs to a task of a loop: tasks are cancelled in that loop
+only, and what happens elsewhere is sent there. Entered by `with`, it belongs to a thread, and its scope is that
+thread's current one. Either way the children that are threads hang on `_scope`.
 
-The lock is reentrant and guards a few assignments at a time: `spawn` and `cancel` may be called from a signal handler that interrupts
-one of them. Nothing is cancelled, closed or called while it is held.
+The lock is reentrant and guards a few assignments at a time: `spawn` and `cancel` may be called from a signal handler
+that interrupts one of them. Nothing is cancelled, closed or called while it is held.
 
-Sources: the counting of cancellations follows the rules that `asyncio.Task.uncancel` documents for structured concurrency blocks; a
-group that can be cancelled, and a deadline on it, are trio's cancel scopes.  Laws: docs/design/laws.md, L4, L12, L15.
+Sources: the counting of cancellations follows the rules that `asyncio.Task.uncancel` documents for structured
+concurrency blocks; a group that can be cancelled, and a deadline on it, are trio's cancel scopes.  Laws:
+docs/design/laws.md, L4, L12, L15.
 """
 
 # pyright: reportPrivateUsage=false
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from itertools import count
 from math import inf
 from threading import RLock, Thread, current_thread
 from time import monotonic
@@ -62,14 +65,15 @@ class Group:
             g.spawn(parse, ch, on="thread")
             print(await p.join())
 
-    The first process that fails, with any exception but the cancellation it was asked for, makes the group cancel the others and the
-    body of the block. When all have ended, their errors are raised in one `ExceptionGroup` (`BaseExceptionGroup` when one of them
-    is not an `Exception`); each carries a note with the process and the line that spawned it. The body counts as one of them.
-    `KeyboardInterrupt` and `SystemExit` are raised as they are, with the others as their context.
+    The first process that fails, with any exception but the cancellation it was asked for, makes the group cancel the
+    others and the body of the block. When all have ended, their errors are raised in one `ExceptionGroup`
+    (`BaseExceptionGroup` when one of them is not an `Exception`); each carries a note with the process and the line
+    that spawned it. The body counts as one of them. `KeyboardInterrupt` and `SystemExit` are raised as they are, with
+    the others as their context.
 
-    Cancelled from outside (the owning task by asyncio, the owning thread by the group it is itself a process of), the group cancels its
-    children, waits for them, and passes the cancellation on. A `with` block that gets Ctrl-C while it waits cancels its children and
-    waits for them; a second Ctrl-C is raised at once.
+    Cancelled from outside (the owning task by asyncio, the owning thread by the group it is itself a process of), the
+    group cancels its children, waits for them, and passes the cancellation on. A `with` block that gets Ctrl-C while it
+    waits cancels its children and waits for them; a second Ctrl-C is raised at once.
 
     `spawn`, `cancel` and `cancel_after` may be called from any thread. A group is entered once.
 
@@ -87,7 +91,7 @@ class Group:
         self._lock = RLock()
         self._state = _NEW
         self._children: set[Process[Any]] = set()
-        self._spawned = 0
+        self._numbers = count(1)
         self._failures: list[tuple[str | None, BaseException]] = []  # in order of time; None is the body
         self._cancelled = False  # by `cancel`, or by its own deadline
         self._aborting = False  # the children are being cancelled, whatever for
@@ -111,8 +115,8 @@ class Group:
 
     @property
     def cancelled(self) -> bool:
-        """Whether it was cancelled by `cancel`, or by the deadline of `cancel_after`. A failure or a cancellation from outside is not
-        meant."""
+        """Whether it was cancelled by `cancel`, or by the deadline of `cancel_after`. A failure or a cancellation from
+        outside is not meant."""
         return self._cancelled or self._time_is_up()
 
     # Spawning
@@ -141,12 +145,12 @@ class Group:
 
         Args:
             fn: an `async def`, not yet called, or any other callable. Keyword arguments: use `functools.partial`.
-            on: "task", in the loop the group was entered in, or "thread". None: a task for an `async def` when there is that loop, else a
-                thread. A thread runs an `async def` in a loop of its own.
+            on: "task", in the loop the group was entered in, or "thread". None: a task for an `async def` when there is
+                that loop, else a thread. A thread runs an `async def` in a loop of its own.
             name: for messages; else the function's name with a number.
 
-        The process inherits a copy of the caller's context variables. In a group that is being cancelled it is not started, and
-        counts as cancelled. Its thread is not a daemon.
+        The process inherits a copy of the caller's context variables. In a group that is being cancelled it is not
+        started, and counts as cancelled. Its thread is not a daemon.
 
         Raises:
             RuntimeError: the group was not entered yet, or has ended.
@@ -168,18 +172,15 @@ class Group:
             )
         else:
             in_loop = on == "task"
-        with self._lock:
-            self._spawned += 1
-            number = self._spawned
+        number = next(self._numbers)
         if name is None:
             name = f"{_function_name(fn)}-{number}"
         process: TaskProcess[Any] | ThreadProcess[Any]
-        file, line = caller.f_code.co_filename, caller.f_lineno
         if in_loop:
             assert self._loop is not None
-            process = TaskProcess(self, name, file, line, self._loop)
+            process = TaskProcess(self, name, caller, self._loop)
         else:
-            process = ThreadProcess(self, name, file, line, self._scope)
+            process = ThreadProcess(self, name, caller, self._scope)
         try:
             with self._lock:
                 if self._state is not _OPEN:
@@ -204,15 +205,16 @@ class Group:
     def _ended(self, process: Process[Any], error: BaseException | None) -> None:
         """Called by each process as its last act, in whatever thread it ran."""
         if error is not None:
-            _note(error, f"in process {process._name!r} ({process._place}), spawned at {process._file}:{process._line}")
+            _note(error, f"in process {process._name!r} ({process._place}), spawned at {process._spawned_at()}")
             with self._lock:
                 self._failures.append((process._name, error))
             self._abort()
         elif process._cancelled:
             self._notice_deadline()
         if self._loop is None and isinstance(process, ThreadProcess) and process._running:
-            # We are its thread. So that the owner can wait until all threads are really gone, each waits for the one that ended before
-            # it, and the owner for the last. A loop must not wait like this; a thread at this point has nothing left to do anyway.
+            # We are its thread. So that the owner can wait until all threads are really gone, each waits for the one
+            # that ended before it, and the owner for the last. A loop must not wait like this; a thread at this point
+            # has nothing left to do anyway.
             with self._lock:
                 before, self._last_thread = self._last_thread, current_thread()
             if before is not None:
@@ -231,10 +233,12 @@ class Group:
     # Cancelling
 
     def cancel(self) -> None:
-        """Ask every process and the body to end; the block is then left without an error, unless one of them raises one.
+        """Ask every process and the body to end; the block is then left without an error, unless one of them raises
+        one.
 
-        It does not wait. It may be called from any thread and from a signal handler, more than once, and before the group is entered. A
-        body that ends without waiting any more is left alone. What cancelling does to a process: `Process.cancel`.
+        It does not wait. It may be called from any thread and from a signal handler, more than once, and before the
+        group is entered. A body that ends without waiting any more is left alone. What cancelling does to a process:
+        `Process.cancel`.
         """
         with self._lock:
             if self._state is _ENDED:
@@ -317,7 +321,8 @@ class Group:
             self._timer = self._loop.call_later(max(0.0, self._deadline - monotonic()), self.cancel)
 
     def _time_left(self) -> float | None:
-        """Seconds until the deadline, for a thread of a group that has no loop to keep it; None when there is nothing to keep."""
+        """Seconds until the deadline, for a thread of a group that has no loop to keep it; None when there is nothing
+        to keep."""
         deadline = self._deadline
         return None if deadline is None or self._loop is not None else max(0.0, deadline - monotonic())
 
@@ -353,7 +358,8 @@ class Group:
             self._abort()
 
     def _next_gate(self) -> Channel[NoReturn] | None:
-        """A channel that closes when the last child has ended; None when all have, and that is then the end of the group."""
+        """A channel that closes when the last child has ended; None when all have, and that is then the end of the
+        group."""
         gate: Channel[NoReturn] = Channel(name="group")
         with self._lock:
             if not self._children:
@@ -404,8 +410,9 @@ class Group:
         self._apply_early_requests()
         return self
 
-    # The result of both exits is `bool | None` because that is how type checkers are told that a block does not usually swallow what
-    # its body raises: a `return` in it is then a return. What is swallowed is only the group's own cancellation.
+    # The result of both exits is `bool | None` because that is how type checkers are told that a block does not usually
+    # swallow what its body raises: a `return` in it is then a return. What is swallowed is only the group's own
+    # cancellation.
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -419,7 +426,8 @@ class Group:
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             cancellation = error
         elif isinstance(error, Cancelled) and (self._aborting or self._scope.cancelled):
-            # From joining a process that was cancelled with the group, or from `wait` in a thread that is cancelled itself.
+            # From joining a process that was cancelled with the group, or from `wait` in a thread that is cancelled
+            # itself.
             cancellation = error if self._cancelled_from_outside() else None
         elif error is not None:
             self._fail(error)
@@ -577,6 +585,7 @@ def _leave(verdict: BaseException | None, error: BaseException | None) -> bool |
     try:
         raise verdict
     finally:
-        # Not what the body raised, which Python puts here: it is one of the errors, or a cancellation that has been dealt with.
+        # Not what the body raised, which Python puts here: it is one of the errors, or a cancellation that has been
+        # dealt with.
         BaseException.__setattr__(verdict, "__context__", context)
         verdict = error = context = None

@@ -1,7 +1,8 @@
 """A process: one child of a group, and what became of it.
 
-Here is what every process has, wherever it runs: a name, an outcome, and the channel whose closing announces the outcome. How one
-is started and cancelled is the business of its place: `_task` for asyncio, `_thread` for threads.
+Here is what every process has, wherever it runs: a name, an outcome, and a channel whose closing announces the outcome
+to who joins; it is made for the first of them. How one is started and cancelled is the business of its place: `_task`
+for asyncio, `_thread` for threads.
 """
 
 # pyright: reportPrivateUsage=false
@@ -12,11 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from weft._errors import Cancelled, WouldBlock
-from weft._weft import Channel
+from weft._weft import Channel, always
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from weft._group import Group
     from weft._weft import Op
@@ -27,7 +28,8 @@ T = TypeVar("T")
 
 
 class Process(Generic[T]):
-    """One child of a `Group`, as `Group.spawn` returns it. It is a handle: nothing happens to the child when it is dropped.
+    """One child of a `Group`, as `Group.spawn` returns it. It is a handle: nothing happens to the child when it is
+    dropped.
 
     Every method may be called from any thread.
 
@@ -38,11 +40,11 @@ class Process(Generic[T]):
         "__weakref__",
         "_cancel_asked",
         "_cancelled",
+        "_code",
         "_done",
         "_error",
-        "_file",
         "_group",
-        "_line",
+        "_instruction",
         "_name",
         "_over",
         "_traceback",
@@ -51,14 +53,15 @@ class Process(Generic[T]):
 
     _place: ClassVar[str] = "nowhere"
 
-    def __init__(self, group: Group, name: str, file: str, line: int) -> None:
+    def __init__(self, group: Group, name: str, spawner: FrameType) -> None:
         self._group = group
         self._name = name
-        self._file = file
-        self._line = line
-        self._over: Channel[NoReturn] = Channel(name=name)
+        # Where it was spawned. Finding the line costs more than all else here, so that waits until somebody asks.
+        self._code = spawner.f_code
+        self._instruction = spawner.f_lasti
+        self._over: Channel[NoReturn] | None = None  # under the group's lock; none any more once `_done` is set
         self._cancel_asked = False
-        # The outcome, complete before `_done` is set, and `_done` before `_over` is closed.
+        # The outcome, complete before `_done` is set.
         self._value: T | None = None
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
@@ -76,29 +79,36 @@ class Process(Generic[T]):
         return self._done
 
     def cancelled(self) -> bool:
-        """Whether it ended because it was cancelled. False while it runs, and when it returned or raised all the same."""
+        """Whether it ended because it was cancelled. False while it runs, and when it returned or raised all the
+        same."""
         return self._cancelled
 
     def cancel(self) -> None:
         """Ask this process alone to end; its siblings go on. It does not wait: `join` does.
 
-        A task gets `asyncio.CancelledError` where it waits, as from `Task.cancel`. A thread gets `Cancelled` from the weft operation it
-        is parked on, or from the next one it performs; code that waits in something else is not interrupted. One that was not started
-        yet never is. Cancelling a process that has ended changes nothing.
+        A task gets `asyncio.CancelledError` where it waits, as from `Task.cancel`. A thread gets `Cancelled` from the
+        weft operation it is parked on, or from the next one it performs; code that waits in something else is not
+        interrupted. One that was not started yet never is. Cancelling a process that has ended changes nothing.
         """
         raise NotImplementedError
 
     def join(self) -> Op[T]:
         """An operation that waits until the process has ended, and completes with what its function returned.
 
-        It can be made any number of times, and stand in a select. Cancelling it leaves the process alone. Waiting for a process is not
-        handling its error: the group raises that too.
+        It can be made any number of times, and stand in a select. Cancelling it leaves the process alone. Waiting for a
+        process is not handling its error: the group raises that too.
 
         Raises:
             Cancelled: the process was cancelled.
             BaseException: the process's own error, with its traceback.
         """
-        return self._over._closing().map(self._outcome)
+        over = None
+        if not self._done:
+            fresh: Channel[NoReturn] = Channel(name=self._name)
+            with self._group._lock:
+                if not self._done:
+                    over = self._over = self._over or fresh
+        return (always(True) if over is None else over._closing()).map(self._outcome)
 
     def result(self) -> T:
         """What `join` would complete with, without waiting.
@@ -112,7 +122,7 @@ class Process(Generic[T]):
             raise WouldBlock(f"process {self._name!r} has not ended yet; wait for it with join()")
         return self._outcome()
 
-    def _outcome(self, _closed: bool = True) -> T:
+    def _outcome(self, _over: bool = True) -> T:
         try:
             if self._cancelled:
                 raise Cancelled(f"process {self._name!r} was cancelled")
@@ -130,9 +140,13 @@ class Process(Generic[T]):
         if error is not None:
             self._error = error
             self._traceback = error.__traceback__
-        self._done = True
-        # Those who join come first: they shall see this outcome, not the cancellation that a failure is about to bring on them.
-        self._over.close()
+        with self._group._lock:
+            self._done = True
+            over, self._over = self._over, None
+        # Those who join come first: they shall see this outcome, not the cancellation that a failure is about to bring
+        # on them.
+        if over is not None:
+            over.close()
         self._group._ended(self, error)
 
     def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
@@ -146,6 +160,12 @@ class Process(Generic[T]):
     def _deadline_moved(self) -> None:
         """The group's deadline is another now. Whoever keeps no timer has nothing to do."""
 
+    def _spawned_at(self) -> str:
+        for start, end, line in self._code.co_lines():
+            if start <= self._instruction < end:
+                return f"{self._code.co_filename}:{line}"
+        return self._code.co_filename
+
     def __repr__(self) -> str:
         if not self._done:
             state = "being cancelled" if self._cancel_asked else "running"
@@ -155,4 +175,4 @@ class Process(Generic[T]):
             state = f"raised {type(self._error).__name__}"
         else:
             state = "returned"
-        return f"<weft.Process {self._name!r} ({self._place}) {state}, spawned at {self._file}:{self._line}>"
+        return f"<weft.Process {self._name!r} ({self._place}) {state}, spawned at {self._spawned_at()}>"

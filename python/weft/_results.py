@@ -1,6 +1,7 @@
 """The tuples operations complete with.
 
-The extension allocates them. This module imports nothing from weft, so that the extension can import it while it is being imported.
+The extension allocates them. This module imports nothing from weft, so that the extension can import it while it is
+being imported.
 """
 
 from typing import Generic, NamedTuple, TypeVar
@@ -12,7 +13,8 @@ ValueT_co = TypeVar("ValueT_co", covariant=True)
 
 
 class Selected(NamedTuple, Generic[CaseT_co, ValueT_co]):
-    """What a select came to: which case, and the result of its operation. `case, value = await select(...)` takes it apart."""
+    """What a select came to: which case, and the result of its operation. `case, value = await select(...)` takes it
+    apart."""
 
     case: CaseT_co
     """The position of the case, its keyword, its key in `selecting`, or "default"."""

@@ -21,7 +21,8 @@ def run(
     backend: Literal["asyncio"] = "asyncio",
     debug: bool | None = None,
 ) -> T:
-    """Start an event loop, run `main(*args)` in it, and return its result. It is `asyncio.run` without the coroutine object.
+    """Start an event loop, run `main(*args)` in it, and return its result. It is `asyncio.run` without the coroutine
+    object.
 
     Args:
         main: an `async def`, not yet called.

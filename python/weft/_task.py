@@ -1,7 +1,7 @@
 """Processes that are asyncio tasks.
 
-The task is the user's own coroutine, not one of ours around it: nothing stands between the loop and the code at each step, and tools
-that look at tasks see what was written. What became of it is learned from the done callback.
+The task is the user's own coroutine, not one of ours around it: nothing stands between the loop and the code at each
+step, and tools that look at tasks see what was written. What became of it is learned from the done callback.
 
 Everything here happens in the loop's thread but `__init__`, `cancel` and `_start`.
 """
@@ -12,7 +12,7 @@ Everything here happens in the loop's thread but `__init__`, `cancel` and `_star
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from weft._entry import running_loop
 from weft._errors import Cancelled
@@ -21,6 +21,7 @@ from weft._process import Process
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
+    from types import FrameType
 
     from weft._group import Group
 
@@ -36,14 +37,14 @@ class TaskProcess(Process[T]):
 
     _place = "task"
 
-    def __init__(self, group: Group, name: str, file: str, line: int, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(group, name, file, line)
+    def __init__(self, group: Group, name: str, spawner: FrameType, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(group, name, spawner)
         self._loop = loop
         self._task: asyncio.Task[T] | None = None
 
     def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
-        # An `async def` is called here, where wrong arguments are the caller's own TypeError. Anything else would run the caller's
-        # code in the wrong thread, so it is called in the task.
+        # An `async def` is called here, where wrong arguments are the caller's own TypeError. Anything else would run
+        # the caller's code in the wrong thread, so it is called in the task.
         coroutine: Coroutine[Any, Any, T] = fn(*args) if is_async else _awaited(fn, args)
         try:
             if running_loop() is self._loop:
@@ -113,4 +114,4 @@ async def _awaited(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         raise TypeError(
             f"{fn!r} was spawned on='task', but calling it gave nothing to await; leave `on` out to run it in a thread"
         )
-    return await cast("Awaitable[Any]", awaitable)
+    return await awaitable  # pyright: ignore[reportUnknownVariableType]

@@ -1,11 +1,13 @@
 """Processes that are threads.
 
-Each has a scope of its own under its group's, entered for as long as its function runs: cancelling the scope is what makes weft's
-operations raise `Cancelled` in that thread. An `async def` gets a loop of its own there; cancelling it also cancels that loop's main
-task, and a group without a loop has its deadline kept by a timer in there, because asyncio knows nothing of scopes.
+Each has a scope of its own under its group's, entered for as long as its function runs: cancelling the scope is what
+makes weft's operations raise `Cancelled` in that thread. An `async def` gets a loop of its own there; cancelling it
+also cancels that loop's main task, and a group without a loop has its deadline kept by a timer in there, because
+asyncio knows nothing of scopes.
 
-The threads are not daemons. A group waits for its children anyway; when that wait is broken off (a second Ctrl-C), every child has been
-told to end, and one that has not is in code that must not be torn to pieces: the interpreter waits for it, until a third Ctrl-C.
+The threads are not daemons. A group waits for its children anyway; when that wait is broken off (a second Ctrl-C),
+every child has been told to end, and one that has not is in code that must not be torn to pieces: the interpreter waits
+for it, until a third Ctrl-C.
 """
 
 # pyright: reportPrivateUsage=false
@@ -25,7 +27,7 @@ from weft._weft import Scope
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from weft._group import Group
 
@@ -42,8 +44,8 @@ class ThreadProcess(Process[T]):
 
     _place = "thread"
 
-    def __init__(self, group: Group, name: str, file: str, line: int, scope: Scope) -> None:
-        super().__init__(group, name, file, line)
+    def __init__(self, group: Group, name: str, spawner: FrameType, scope: Scope) -> None:
+        super().__init__(group, name, spawner)
         self._scope = Scope(scope)
         self._job: tuple[Callable[..., Any], tuple[Any, ...], contextvars.Context] | None = None
         self._chosen = False
@@ -87,20 +89,24 @@ class ThreadProcess(Process[T]):
                 return
             self._running = True
             (fn, args, context), self._job = self._job, None
-        value: Any = None
+        result: Any = None
+        value: T | None = None
         error: BaseException | None = None
         cancelled = self._cancel_asked
         if not cancelled:
             self._scope.enter()
             try:
-                value = context.run(fn, *args)
-                if isinstance(value, Coroutine):
-                    value, error, cancelled = context.run(self._run, fn, cast("Coroutine[Any, Any, T]", value))
+                result = context.run(fn, *args)
+                if isinstance(result, Coroutine):
+                    value, error, cancelled = context.run(self._run, fn, cast("Coroutine[Any, Any, T]", result))
+                else:
+                    value = result
             except BaseException as caught:
                 error, cancelled = caught, self._is_cancellation(caught)
             self._scope.exit()
         # What the function was given is let go before its end is told: a channel end among it counts as closed by then.
         del fn, args, context
+        result = None
         if cancelled:
             error = None
         elif isinstance(error, StopIteration):
@@ -124,8 +130,8 @@ class ThreadProcess(Process[T]):
         if not self._chosen:
             coroutine.close()
             raise TypeError(
-                f"{fn!r} returned a coroutine without being an `async def` itself, so it was taken for a plain function "
-                "and run in a thread; say where the coroutine is to run: on='task' or on='thread'"
+                f"{fn!r} returned a coroutine without being an `async def` itself, so it was taken for a plain "
+                "function and run in a thread; say where the coroutine is to run: on='task' or on='thread'"
             )
         import asyncio  # who spawns no coroutine needs no asyncio
 
@@ -186,7 +192,8 @@ class ThreadProcess(Process[T]):
 
 
 def _without_our_lines(traceback: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames above the function that was spawned. They tell nothing, and they lead back to the error: a cycle."""
+    """Leave out the frames above the function that was spawned. They tell nothing, and they lead back to the error: a
+    cycle."""
     while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
         traceback = traceback.tb_next
     return traceback

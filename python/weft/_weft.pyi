@@ -1,7 +1,8 @@
-"""The types of the extension module. This file is also the home of their docstrings: the build copies them into the module."""
+"""The types of the extension module. This file is also the home of their docstrings: the build copies them into the
+module."""
 
 from collections.abc import Callable, Generator, Hashable, Sequence
-from types import TracebackType
+from types import GenericAlias, TracebackType
 from typing import Any, Generic, Literal, Never, Protocol, Self, TypeVar, final, overload, type_check_only
 
 from weft._results import Selected, Statistics
@@ -30,34 +31,35 @@ _FileT = TypeVar("_FileT", bound=int | _HasFileno)
 class Op(Generic[_T_co]):
     """An operation: something that may have to wait, not yet done.
 
-    Making one does nothing. It is performed once, by `await op` in asyncio or by `op.wait()` in a thread, or it becomes a case of a
-    `select`; a second time raises `RuntimeError`. One that is dropped without being performed gives a `RuntimeWarning` that names the
-    line that made it.
+    Making one does nothing. It is performed once, by `await op` in asyncio or by `op.wait()` in a thread, or it becomes
+    a case of a `select`; a second time raises `RuntimeError`. One that is dropped without being performed gives a
+    `RuntimeWarning` that names the line that made it.
 
-    It keeps alive what it was made from. Cancelled while it waits, it is as if it was never tried: a `recv` has taken nothing, a
-    `send` has given nothing. When it had already happened as the cancellation came, it completes with its result, and the cancellation
-    is raised where the caller waits next.
+    It keeps alive what it was made from. Cancelled while it waits, it is as if it was never tried: a `recv` has taken
+    nothing, a `send` has given nothing. When it had already happened as the cancellation came, it completes with its
+    result, and the cancellation is raised where the caller waits next.
 
     Source: events in Concurrent ML (Reppy 1991), of which `map` is the wrap; committing before waking is weft's.
     """
 
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __await__(self) -> Generator[Any, Any, _T_co]: ...
     def wait(self, timeout: float | None = None) -> _T_co:
         """Perform it by blocking this thread, and return its result.
 
-        The timeout is in seconds: None waits for ever, 0 does it now or not at all. An exception from a signal handler (Ctrl-C) ends
-        the wait, and in a process of a group so does being cancelled.
+        The timeout is in seconds: None waits for ever, 0 does it now or not at all. An exception from a signal handler
+        (Ctrl-C) ends the wait, and in a process of a group so does being cancelled.
 
-        Raises TimeoutError when the time is up (nothing has happened then), BlockingInLoopError when it would have to wait and this
-        thread runs an event loop, Cancelled in a process that was cancelled, ValueError for a timeout that is negative or not a
-        number, RuntimeError for an operation that was performed before.
+        Raises TimeoutError when the time is up (nothing has happened then), BlockingInLoopError when it would have to
+        wait and this thread runs an event loop, Cancelled in a process that was cancelled, ValueError for a timeout
+        that is negative or not a number, RuntimeError for an operation that was performed before.
         """
 
     def map(self, function: Callable[[_T_co], _U]) -> Op[_U]:
         """Have `function` applied to the result, and return this same operation.
 
-        The one who performs it calls the function, after it has happened: what the function raises is raised to the caller and undoes
-        nothing. Several functions are applied in the order given.
+        The one who performs it calls the function, after it has happened: what the function raises is raised to the
+        caller and undoes nothing. Several functions are applied in the order given.
 
         Source: wrap in Concurrent ML (Reppy 1991).
         """
@@ -66,44 +68,51 @@ class Op(Generic[_T_co]):
 class Channel(Generic[_T]):
     """A channel: values go in at one side and come out at the other, in order, each to one receiver.
 
-    With capacity 0, the default, sender and receiver meet: `send` completes when a receiver has taken the value. With a capacity of n,
-    up to n values wait in a buffer. It can be used from any number of asyncio tasks and threads at the same time.
+    With capacity 0, the default, sender and receiver meet: `send` completes when a receiver has taken the value. With a
+    capacity of n, up to n values wait in a buffer. It can be used from any number of asyncio tasks and threads at the
+    same time.
 
-    `capacity` is an int of 0 or more. `overflow` says what happens to a value sent when the buffer is full and nobody is waiting to
-    receive: with "block" the sender waits, "drop_oldest" drops the oldest value of the buffer, "drop_newest" drops the value being
-    sent, and "error" raises WouldBlock. `on_undelivered` is called with each value that nobody will ever receive, by whoever caused
-    that, and must not raise. `name` is for messages; without one it is the file and line of the creation.
+    `capacity` is an int of 0 or more. `overflow` says what happens to a value sent when the buffer is full and nobody
+    is waiting to
+    receive: with "block" the sender waits, "drop_oldest" drops the oldest value of the buffer, "drop_newest" drops the
+        value being
+    sent, and "error" raises WouldBlock. `on_undelivered` is called with each value that nobody will ever receive, by
+    whoever caused that, and must not raise. `name` is for messages; without one it is the file and line of the
+    creation.
 
-    Iterating, with `for` or `async for`, receives until the channel is closed and drained; it raises what the channel was closed with,
-    if anything, or Poisoned. As a context manager, `with` or `async with`, it is closed on leaving.
+    Iterating, with `for` or `async for`, receives until the channel is closed and drained; it raises what the channel
+    was closed with, if anything, or Poisoned. As a context manager, `with` or `async with`, it is closed on leaving.
 
-    A channel is over in one of three ways. `close`: no more values, those already sent are still received. `poison`: stop now.
-    Counted ends (`sender`, `receiver`): the last one to go closes the channel, or tells the senders that nobody is left.
+    A channel is over in one of three ways. `close`: no more values, those already sent are still received. `poison`:
+    stop now. Counted ends (`sender`, `receiver`): the last one to go closes the channel, or tells the senders that
+    nobody is left.
 
     Every method may be called from any thread. A channel is always true, also when it is empty.
 
     Source: Hoare 1978, "Communicating sequential processes"; the Go specification, "Channel types".
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         capacity: int = 0,
         *,
         overflow: Literal["block", "drop_oldest", "drop_newest", "error"] = "block",
         on_undelivered: Callable[[_T], object] | None = None,
         name: str | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     @classmethod
     def unbounded(cls, *, on_undelivered: Callable[[_T], object] | None = None, name: str | None = None) -> Self:
-        """A channel without a bound: sending never waits, and memory is the only limit. The arguments are those of `Channel`."""
+        """A channel without a bound: sending never waits, and memory is the only limit. The arguments are those of
+        `Channel`."""
 
     def send(self, value: _T) -> Op[None]:
         """An operation that sends one value, which may be any object, None too.
 
-        It completes when a receiver has taken the value or the buffer has. Cancelled while it waits, it has sent nothing.
+        It completes when a receiver has taken the value or the buffer has. Cancelled while it waits, it has sent
+        nothing.
 
-        Performing it raises Closed, Poisoned or NoReceivers, each with the value as `.value`, and WouldBlock when the buffer is
-        full and the overflow policy is "error".
+        Performing it raises Closed, Poisoned or NoReceivers, each with the value as `.value`, and WouldBlock when the
+        buffer is full and the overflow policy is "error".
         """
 
     def recv(self) -> Op[_T]:
@@ -111,41 +120,47 @@ class Channel(Generic[_T]):
 
         Those who wait are served in the order they came. Cancelled while it waits, it has taken nothing.
 
-        Performing it raises Closed when the channel is closed and drained (or the error it was closed with), and Poisoned.
+        Performing it raises Closed when the channel is closed and drained (or the error it was closed with), and
+        Poisoned.
         """
 
     def send_nowait(self, value: _T) -> None:
-        """Send one value now. Raises WouldBlock when that would have to wait, else the same as `send`; `.value` is the value."""
+        """Send one value now. Raises WouldBlock when that would have to wait, else the same as `send`; `.value` is the
+        value."""
 
     def recv_nowait(self) -> _T:
         """Receive one value now. Raises WouldBlock when there is none, else the same as `recv`."""
 
     def send_many(self, values: Sequence[_T]) -> Op[int]:
-        """An operation that sends at least one of the values, then as many as there is room or a receiver for without waiting.
+        """An operation that sends at least one of the values, then as many as there is room or a receiver for without
+        waiting.
 
-        Its result is how many were sent, counted from the front, as with `socket.send`: send the rest again. Cancelled while it
-        waits, it has sent nothing. ValueError when there are no values. Performing it raises the same as `send`, when not even
-        the first was sent; `.value` is then all of the values.
+        Its result is how many were sent, counted from the front, as with `socket.send`: send the rest again. Cancelled
+        while it waits, it has sent nothing. ValueError when there are no values. Performing it raises the same as
+        `send`, when not even the first was sent; `.value` is then all of the values.
         """
 
     def recv_many(self, max: int) -> Op[list[_T]]:
-        """An operation that receives at least one value, then as many as are there without waiting, up to `max` (1 or more).
+        """An operation that receives at least one value, then as many as are there without waiting, up to `max` (1 or
+        more).
 
-        Its result is a list, in order. Cancelled while it waits, it has taken nothing. Performing it raises the same as `recv`.
+        Its result is a list, in order. Cancelled while it waits, it has taken nothing. Performing it raises the same as
+        `recv`.
         """
 
     def close(self, error: BaseException | type[BaseException] | None = None) -> None:
         """Over, drain: nothing more can be sent; what was sent is still received, also by those who come later.
 
-        After that receivers get Closed, or `error` itself with the traceback it has now. Senders get Closed, with `error` as its
-        `__cause__`; but a send that was waiting already is still delivered. Closing again changes nothing: the first error counts.
+        After that receivers get Closed, or `error` itself with the traceback it has now. Senders get Closed, with
+        `error` as its `__cause__`; but a send that was waiting already is still delivered. Closing again changes
+        nothing: the first error counts.
         """
 
     def poison(self, error: BaseException | type[BaseException] | None = None) -> None:
         """Stop now: both sides get Poisoned at once, those who wait too, with `error` as its `__cause__`.
 
-        Values in the buffer are dropped: counted, and given to `on_undelivered`. A sender that was waiting has its value back, as
-        `.value`. Poisoning a closed channel drops what was left; poisoning again changes nothing.
+        Values in the buffer are dropped: counted, and given to `on_undelivered`. A sender that was waiting has its
+        value back, as `.value`. Poisoning a closed channel drops what was left; poisoning again changes nothing.
 
         Source: poison in JCSP (Welch and Martin 2000; Brown 2008).
         """
@@ -154,7 +169,8 @@ class Channel(Generic[_T]):
         """A new sending end. From the first one on the channel closes when the last of them is closed or dropped."""
 
     def receiver(self) -> Receiver[_T]:
-        """A new receiving end. From the first one on, sending raises NoReceivers once the last of them is closed or dropped."""
+        """A new receiving end. From the first one on, sending raises NoReceivers once the last of them is closed or
+        dropped."""
 
     def split(self) -> tuple[Sender[_T], Receiver[_T]]:
         """One new end of each kind: `tx, rx = ch.split()`."""
@@ -172,11 +188,13 @@ class Channel(Generic[_T]):
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be sent any more, by `close`, `poison` or the count of ends. Values may still be in the buffer."""
+        """Whether nothing can be sent any more, by `close`, `poison` or the count of ends. Values may still be in the
+        buffer."""
 
     def _closing(self) -> Op[bool]:
         """An operation that completes with True once the channel is closed, and takes nothing from it."""
 
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __len__(self) -> int: ...
     def __bool__(self) -> Literal[True]: ...
     def __iter__(self) -> Self: ...
@@ -196,8 +214,8 @@ class Channel(Generic[_T]):
 class Sender(Generic[_T_contra]):
     """A counted sending end of a channel, made by `Channel.sender`, `Channel.split` or `clone`.
 
-    Each party that sends holds one of its own and closes it when it has nothing more to send (leaving a `with` or `async with` block
-    does that); the last one closes the channel. An end that is garbage collected counts as closed.
+    Each party that sends holds one of its own and closes it when it has nothing more to send (leaving a `with` or
+    `async with` block does that); the last one closes the channel. An end that is garbage collected counts as closed.
 
     Source: Rust's `std::sync::mpsc::Sender`; trio's memory channels.
     """
@@ -215,8 +233,8 @@ class Sender(Generic[_T_contra]):
         """Another end of the same channel, counted by itself. Raises Closed when this end was closed."""
 
     def close(self, error: BaseException | type[BaseException] | None = None) -> None:
-        """This end is done. When it was the last one the channel closes, with the first error any of them gave. Closing again changes
-        nothing."""
+        """This end is done. When it was the last one the channel closes, with the first error any of them gave. Closing
+        again changes nothing."""
 
     def statistics(self) -> Statistics:
         """The channel's numbers, all taken at one moment."""
@@ -233,6 +251,7 @@ class Sender(Generic[_T_contra]):
     def closed(self) -> bool:
         """Whether this end, or its channel, was closed."""
 
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -246,9 +265,10 @@ class Sender(Generic[_T_contra]):
 class Receiver(Generic[_T_co]):
     """A counted receiving end of a channel, made by `Channel.receiver`, `Channel.split` or `clone`.
 
-    Each party that receives holds one of its own and closes it when it wants no more (leaving a `with` or `async with` block does
-    that); after the last one the senders are told, those that wait too, and what was in the buffer is dropped. An end that is garbage
-    collected counts as closed. Iterating receives until the channel is closed and drained.
+    Each party that receives holds one of its own and closes it when it wants no more (leaving a `with` or `async with`
+    block does that); after the last one the senders are told, those that wait too, and what was in the buffer is
+    dropped. An end that is garbage collected counts as closed. Iterating receives until the channel is closed and
+    drained.
 
     Source: Rust's `std::sync::mpsc::Receiver`; trio's memory channels.
     """
@@ -283,6 +303,7 @@ class Receiver(Generic[_T_co]):
     def closed(self) -> bool:
         """Whether this end, or its channel, was closed. Values may still be in the buffer."""
 
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> _T_co: ...
     def __aiter__(self) -> Self: ...
@@ -303,11 +324,12 @@ class _Source(Protocol[_T_co]):
 
 @final
 class Selecting(Generic[_CaseT, _T]):
-    """What `selecting` returns: an iterator over `(case, value)` of several channels. Each channel is registered once, however many
-    values it gives, so an event costs the same whether there are two channels or thousands."""
+    """What `selecting` returns: an iterator over `(case, value)` of several channels. Each channel is registered once,
+    however many values it gives, so an event costs the same whether there are two channels or thousands."""
 
     def add(self, case: _CaseT, channel: _Source[_T]) -> None:
-        """Serve one more channel from now on, under a case of its own: any hashable object. It may be called while iterating.
+        """Serve one more channel from now on, under a case of its own: any hashable object. It may be called while
+        iterating.
 
         ValueError when there is such a case already, TypeError for what is no channel, receiver or tick.
         """
@@ -315,6 +337,9 @@ class Selecting(Generic[_CaseT, _T]):
     def discard(self, case: object) -> None:
         """Serve this case no more; values it has are left where they are. An unknown case is ignored."""
 
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __len__(self) -> int: ...
+    def __bool__(self) -> Literal[True]: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> Selected[_CaseT, _T]: ...
     def __aiter__(self) -> Self: ...
@@ -322,10 +347,12 @@ class Selecting(Generic[_CaseT, _T]):
 
 @final
 class Tick:
-    """What `tick` returns: receives the time, once a period. Iterating goes on until it is closed."""
+    """What `tick` returns: receives the time, once a period. Iterating goes on until it is closed, which leaving a
+    `with` block does."""
 
     def recv(self) -> Op[float]:
-        """An operation that waits for the next tick. Its result is the time that was due at, on `time.monotonic()`, in seconds.
+        """An operation that waits for the next tick. Its result is the time that was due at, on `time.monotonic()`, in
+        seconds.
 
         Ticks that nobody waited for are dropped but for one. Performing it raises Closed after `close`.
         """
@@ -333,6 +360,18 @@ class Tick:
     def close(self) -> None:
         """No more ticks: iteration ends, and who waits gets Closed. Closing again changes nothing."""
 
+    @property
+    def period(self) -> float:
+        """Seconds from one tick to the next."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> float: ...
     def __aiter__(self) -> Self: ...
@@ -340,14 +379,16 @@ class Tick:
 
 @final
 class Barrier:
-    """A place where `parties` (1 or more) wait for each other: nobody goes on before all are there. It can be used again and again.
+    """A place where `parties` (1 or more) wait for each other: nobody goes on before all are there. It can be used
+    again and again.
 
     Source: the BARRIER of occam; `threading.Barrier`. It cannot break: who gives up is as if it had not come.
     """
 
-    def __init__(self, parties: int) -> None: ...
+    def __new__(cls, parties: int) -> Self: ...
     def sync(self) -> Op[int]:
-        """An operation that waits until all are there. Its result says who this was: 0 for the first to come, and so on.
+        """An operation that waits until all are there. Its result says who this was: 0 for the first to come, and so
+        on.
 
         Cancelled while it waits, or not chosen by a select, it has not come.
         """
@@ -364,13 +405,13 @@ class Barrier:
 class Scope:
     """What the cancellation of threads hangs on. Private to the package.
 
-    An operation that blocks a thread belongs to the scope that is current there. It raises Cancelled when that scope is cancelled, or one
-    above it, or when the deadline of one has passed; and so does each operation begun afterwards.
+    An operation that blocks a thread belongs to the scope that is current there. It raises Cancelled when that scope is
+    cancelled, or one above it, or when the deadline of one has passed; and so does each operation begun afterwards.
 
     Source: trio's cancel scopes.
     """
 
-    def __init__(self, parent: Scope | None = None) -> None: ...
+    def __new__(cls, parent: Scope | None = None) -> Self: ...
     def cancel(self) -> None:
         """Cancel it, and all under it, for good. Callable from any thread."""
 
@@ -387,11 +428,12 @@ class Scope:
     def exit(self) -> None:
         """Leave it: the scope that was current before is so again."""
 
-    @staticmethod
-    def current() -> Scope | None:
+    @classmethod
+    def current(cls) -> Scope | None:
         """This thread's current scope."""
 
-# A select of one to five positional cases is typed by position; whatever else is mixed gives the union of the cases' results.
+# A select of one to five positional cases is typed by position; whatever else is mixed gives the union of the cases'
+# results.
 
 @overload
 def select(
@@ -496,6 +538,12 @@ def select(
     | Selected[Literal[4], _E]
     | Selected[Literal["default"], _Default]
 ]: ...
+
+# A default of None comes first: it could be taken for a case named `default` that is switched off.
+@overload
+def select(
+    *, default: None, policy: Literal["random", "priority"] = "random", **named: Op[_T] | None
+) -> Op[Selected[str, _T] | Selected[Literal["default"], None]]: ...
 @overload
 def select(*, policy: Literal["random", "priority"] = "random", **named: Op[_T] | None) -> Op[Selected[str, _T]]: ...
 @overload
@@ -506,54 +554,65 @@ def select(
 def select(*ops: Op[_T] | None, policy: Literal["random", "priority"] = "random") -> Op[Selected[int, _T]]: ...
 @overload
 def select(
+    *ops: Op[_T] | None, default: None, policy: Literal["random", "priority"] = "random", **named: Op[_T] | None
+) -> Op[Selected[int | str, _T] | Selected[Literal["default"], None]]: ...
+@overload
+def select(
     *ops: Op[_T] | None, policy: Literal["random", "priority"] = "random", **named: Op[_T] | None
 ) -> Op[Selected[int | str, _T]]: ...
+
+# `default` is always given here, but `help` shall show that it need not be.
 @overload
 def select(
     *ops: Op[_T] | None,
-    default: _Default = ...,  # pyright: ignore[reportInvalidTypeVarUse]  (it is always given here, but help() shall show it optional)
+    default: _Default = ...,  # pyright: ignore[reportInvalidTypeVarUse]
     policy: Literal["random", "priority"] = "random",
     **named: Op[_T] | None,
 ) -> Op[Selected[int | str, _T] | Selected[Literal["default"], _Default]]:
     """An operation that performs exactly one of several; the others are as if never tried.
 
-    The cases are operations not yet performed: `select(ch.recv(), out.send(1), stop=done.recv(), late=after(1.0))`. The result is a
-    `Selected(case, value)`: the position or the keyword, and what that operation completed with. A case that is None is switched off
-    and keeps its position.
+    The cases are operations not yet performed: `select(ch.recv(), out.send(1), stop=done.recv(), late=after(1.0))`. The
+    result is a `Selected(case, value)`: the position or the keyword, and what that operation completed with. A case
+    that is None is switched off and keeps its position.
 
-    When several are ready, the policy "random" takes each with the same chance, and "priority" the one listed first. With a
-    `default`, it does not wait: when none is ready the result is `Selected("default", default)`. Without any case and without a default
-    is a ValueError; with only switched-off ones it waits for ever. Timers start when the select is performed. A select may be a case of
-    another.
+    When several are ready, the policy "random" takes each with the same chance, and "priority" the one listed first.
+    With a `default`, it does not wait: when none is ready the result is `Selected("default", default)`. Without any
+    case and without a default is a ValueError; with only switched-off ones it waits for ever. Timers start when the
+    select is performed. A select may be a case of another.
 
-    A case whose channel is over is ready: performing the select then raises Closed, Poisoned, NoReceivers or the error the channel was
-    closed with; `.case` says which case it was. Cancelled while it waits, none has happened.
+    A case whose channel is over is ready: performing the select then raises Closed, Poisoned, NoReceivers or the error
+    the channel was closed with; `.case` says which case it was. Cancelled while it waits, none has happened.
 
-    Source: Dijkstra's guarded commands in Hoare 1978; the Go specification, "Select statements"; Concurrent ML (Reppy 1991).
+    Source: Dijkstra's guarded commands in Hoare 1978; the Go specification, "Select statements"; Concurrent ML (Reppy
+        1991).
     """
 
 @overload
 def selecting() -> Selecting[Any, Any]: ...
+
+# It overlaps the mixed form, but only where that has no names.
 @overload
-def selecting(*channels: _Source[_T]) -> Selecting[int, _T]: ...  # pyright: ignore[reportOverlappingOverload]  (only with no names)
+def selecting(*channels: _Source[_T]) -> Selecting[int, _T]: ...  # pyright: ignore[reportOverlappingOverload]
 @overload
 def selecting(**named: _Source[_T]) -> Selecting[str, _T]: ...
 @overload
 def selecting(*channels: _Source[_T], **named: _Source[_T]) -> Selecting[int | str, _T]:
-    """Receive from several channels, over and over: `async for case, value in selecting(news=a, stop=b)`, or `for` in a thread.
+    """Receive from several channels, over and over: `async for case, value in selecting(news=a, stop=b)`, or `for` in a
+    thread.
 
-    It takes channels, receivers and ticks. The case is the position, the keyword, or what `Selecting.add` was given. A value is taken
-    only when the loop asks for the next one, never ahead.
+    It takes channels, receivers and ticks. The case is the position, the keyword, or what `Selecting.add` was given. A
+    value is taken only when the loop asks for the next one, never ahead.
 
-    It is fair: nobody is served twice while another who is ready waits. A channel that is closed and drained leaves, and the loop ends
-    when none is left. One that was closed with an error, or poisoned, leaves and raises that, with `.case` set when it is an error of
-    weft's; the loop may be taken up again.
+    It is fair: nobody is served twice while another who is ready waits. A channel that is closed and drained leaves,
+    and the loop ends when none is left. One that was closed with an error, or poisoned, leaves and raises that, with
+    `.case` set when it is an error of weft's; the loop may be taken up again.
     """
 
 def after(seconds: float) -> Op[float]:
     """An operation that completes that many seconds after it is begun: a timeout, as a case of a select.
 
-    Its result is the time that was due at, on `time.monotonic()`, in seconds. ValueError when `seconds` is negative or not a number.
+    Its result is the time that was due at, on `time.monotonic()`, in seconds. ValueError when `seconds` is negative or
+    not a number.
 
     Source: Go's `time.After`; the timer guard of occam.
     """
@@ -585,12 +644,13 @@ def never() -> Op[Never]:
 def readable(file: _FileT) -> Op[_FileT]:
     """An operation that completes once a file descriptor can be read without blocking. Its result is `file`, as given.
 
-    `file` is an int or an object with `fileno()`. Nothing is read: another reader may come first, so read without blocking. It must
-    stay open as long as the operation waits.
+    `file` is an int or an object with `fileno()`. Nothing is read: another reader may come first, so read without
+    blocking. It must stay open as long as the operation waits.
     """
 
 def writable(file: _FileT) -> Op[_FileT]:
-    """An operation that completes once a file descriptor can be written without blocking. Its result is `file`, as given.
+    """An operation that completes once a file descriptor can be written without blocking. Its result is `file`, as
+    given.
 
     As with `readable`, nothing is written.
     """

@@ -188,7 +188,11 @@ impl Barrier {
             for (arrival, party) in parties.into_iter().enumerate() {
                 queue.unlink(party.link);
                 let claim = (*party.waiter).claim_held(party.case);
-                party.link.cast::<Node<usize>>().as_ref().decide(Some(arrival), Outcome::Done);
+                party
+                    .link
+                    .cast::<Node<usize>>()
+                    .as_ref()
+                    .decide(Some(arrival), Outcome::Done);
                 wakes.push(claim.finish());
             }
             node.decide(Some(self.parties - 1), Outcome::Done);

@@ -738,11 +738,9 @@ impl<T> State<T> {
     fn hint(&self) -> u32 {
         let ended = self.end.is_some();
         let may_recv = ended || !self.buffer.is_empty() || !self.sendq.is_empty();
-        let may_send = ended
-            || self.buffer.len() < self.capacity
-            || !self.recvq.is_empty()
-            || self.overflow != Overflow::Block;
-        u32::from(may_recv) * MAY_RECV | u32::from(may_send) * MAY_SEND
+        let may_send =
+            ended || self.buffer.len() < self.capacity || !self.recvq.is_empty() || self.overflow != Overflow::Block;
+        (u32::from(may_recv) * MAY_RECV) | (u32::from(may_send) * MAY_SEND)
     }
 
     pub(crate) fn send_is_ready(&mut self) -> bool {

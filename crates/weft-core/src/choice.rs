@@ -63,17 +63,18 @@ pub fn select<'s, 'c>(cases: &'s mut [&'c mut dyn Event]) -> Select<'s, 'c> {
 /// # drop(tx);
 /// # });
 /// ```
-pub fn select_pinned<'s, 'c>(cases: &'s mut [Pin<&'c mut dyn Event>]) -> SelectPinned<'s, 'c> {
-    SelectPinned {
-        cases,
-        policy: Policy::Random,
-        waiter: Waiter::new(),
-        parked: false,
-        _pinned: PhantomPinned,
-    }
+pub fn select_pinned<'s, 'c>(
+    cases: &'s mut [Pin<&'c mut (dyn Event + Send)>],
+) -> SelectPinned<'s, 'c, dyn Event + Send + 'c> {
+    SelectPinned::new(cases)
 }
 
-/// A choice of one among several operations, made by [`select`].
+/// As [`select_pinned`], for values that stay in one thread: then so does this future.
+pub fn select_pinned_local<'s, 'c>(cases: &'s mut [Pin<&'c mut dyn Event>]) -> SelectPinned<'s, 'c, dyn Event + 'c> {
+    SelectPinned::new(cases)
+}
+
+/// A choice of one among several operations, made by [`select`](select()).
 ///
 /// The result is the index of the operation that was performed: performing it again (`wait`, `try_now`) gives its result at once. The
 /// others are as if never tried, and can be performed afterwards. A channel that has ended is ready, its result being the error.
@@ -137,10 +138,14 @@ impl Select<'_, '_> {
     #[inline]
     fn attempt(&mut self) -> Option<usize> {
         let mut wakes = Wakes::new();
-        let chosen = listed(self.cases, |case| case.case(), |cases| {
-            // SAFETY: prepared: the nodes are in no queue, and are not parked now.
-            unsafe { select::attempt(cases, self.policy, false, &mut wakes) }
-        });
+        let chosen = listed(
+            self.cases,
+            |case| case.case(),
+            |cases| {
+                // SAFETY: prepared: the nodes are in no queue, and are not parked now.
+                unsafe { select::attempt(cases, self.policy, false, &mut wakes) }
+            },
+        );
         if let Some(index) = chosen {
             // SAFETY: it was decided, and it is in no queue.
             unsafe { self.cases[index].settle(true) };
@@ -167,7 +172,10 @@ impl Select<'_, '_> {
                 return Some(index);
             }
         }
-        let until = self.cases.iter().fold(limit, |until, case| park::earlier(until, case.deadline()));
+        let until = self
+            .cases
+            .iter()
+            .fold(limit, |until, case| park::earlier(until, case.deadline()));
         let waiter = Waiter::new();
         // The cases are borrowed for the whole call, and so stay where they are; the guard takes them back, however we leave.
         let mut guard = Settle {
@@ -184,10 +192,14 @@ impl Select<'_, '_> {
         }
         let mut wakes = Wakes::new();
         let policy = guard.select.policy;
-        guard.chosen = listed(guard.select.cases, |case| case.case(), |cases| {
-            // SAFETY: as above.
-            unsafe { select::attempt(cases, policy, true, &mut wakes) }
-        });
+        guard.chosen = listed(
+            guard.select.cases,
+            |case| case.case(),
+            |cases| {
+                // SAFETY: as above.
+                unsafe { select::attempt(cases, policy, true, &mut wakes) }
+            },
+        );
         if guard.chosen.is_none() {
             park::wait(&waiter, until);
         }
@@ -215,10 +227,14 @@ impl Settle<'_, '_, '_> {
     fn settle(&mut self) {
         if self.chosen.is_none() {
             self.chosen = recall(self.waiter);
-            listed(self.select.cases, |case| case.case(), |cases| {
-                // SAFETY: the cases are ours, and the offer is closed.
-                unsafe { unlink_others(cases, self.chosen) };
-            });
+            listed(
+                self.select.cases,
+                |case| case.case(),
+                |cases| {
+                    // SAFETY: the cases are ours, and the offer is closed.
+                    unsafe { unlink_others(cases, self.chosen) };
+                },
+            );
         }
         for (index, case) in self.select.cases.iter_mut().enumerate() {
             // SAFETY: in no queue any more; chosen when decided.
@@ -286,15 +302,25 @@ impl fmt::Debug for Select<'_, '_> {
 /// Its output is the index of the operation that was performed: awaiting that one gives its result at once. The others are as if
 /// never tried. Dropped before it is ready it has done nothing, unless one was decided at that moment: then that one keeps its result.
 #[must_use = "a select does nothing until it is awaited"]
-pub struct SelectPinned<'s, 'c> {
-    cases: &'s mut [Pin<&'c mut dyn Event>],
+pub struct SelectPinned<'s, 'c, E: Event + ?Sized> {
+    cases: &'s mut [Pin<&'c mut E>],
     policy: Policy,
     waiter: Waiter,
     parked: bool,
     _pinned: PhantomPinned,
 }
 
-impl SelectPinned<'_, '_> {
+impl<'s, 'c, E: Event + ?Sized> SelectPinned<'s, 'c, E> {
+    fn new(cases: &'s mut [Pin<&'c mut E>]) -> Self {
+        Self {
+            cases,
+            policy: Policy::Random,
+            waiter: Waiter::new(),
+            parked: false,
+            _pinned: PhantomPinned,
+        }
+    }
+
     /// Takes the first ready one in the order of the list, instead of each with the same probability.
     pub fn priority(mut self) -> Self {
         self.policy = Policy::Priority;
@@ -304,10 +330,14 @@ impl SelectPinned<'_, '_> {
     fn attempt(&mut self, park: bool) -> Option<usize> {
         let mut wakes = Wakes::new();
         let policy = self.policy;
-        let chosen = listed(self.cases, |case| case.case(), |cases| {
-            // SAFETY: prepared: the nodes are in no queue. With `park` they are lent to our waiter, and we are pinned: `drop` settles.
-            unsafe { select::attempt(cases, policy, park, &mut wakes) }
-        });
+        let chosen = listed(
+            self.cases,
+            |case| case.case(),
+            |cases| {
+                // SAFETY: prepared: the nodes are in no queue. With `park` they are lent to our waiter, and we are pinned: `drop` settles.
+                unsafe { select::attempt(cases, policy, park, &mut wakes) }
+            },
+        );
         if chosen.is_some() {
             // SAFETY: nothing was parked.
             unsafe { self.settle(chosen) };
@@ -328,10 +358,14 @@ impl SelectPinned<'_, '_> {
 
     fn recall(&mut self) -> Option<usize> {
         let chosen = recall(&self.waiter);
-        listed(self.cases, |case| case.case(), |cases| {
-            // SAFETY: the cases are ours, and the offer is closed.
-            unsafe { unlink_others(cases, chosen) };
-        });
+        listed(
+            self.cases,
+            |case| case.case(),
+            |cases| {
+                // SAFETY: the cases are ours, and the offer is closed.
+                unsafe { unlink_others(cases, chosen) };
+            },
+        );
         // SAFETY: unlinked above.
         unsafe { self.settle(chosen) };
         // SAFETY: the offer is closed and no queue knows the waiter.
@@ -340,7 +374,7 @@ impl SelectPinned<'_, '_> {
     }
 }
 
-impl Future for SelectPinned<'_, '_> {
+impl<E: Event + ?Sized> Future for SelectPinned<'_, '_, E> {
     type Output = usize;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<usize> {
@@ -371,7 +405,9 @@ impl Future for SelectPinned<'_, '_> {
         unsafe {
             this.waiter.arm(waker);
             for (index, case) in this.cases.iter_mut().enumerate() {
-                case.as_mut().get_unchecked_mut().lend(&raw const this.waiter, index as u32);
+                case.as_mut()
+                    .get_unchecked_mut()
+                    .lend(&raw const this.waiter, index as u32);
             }
         }
         this.parked = true;
@@ -387,7 +423,7 @@ impl Future for SelectPinned<'_, '_> {
     }
 }
 
-impl Drop for SelectPinned<'_, '_> {
+impl<E: Event + ?Sized> Drop for SelectPinned<'_, '_, E> {
     fn drop(&mut self) {
         if self.parked {
             self.recall();
@@ -395,7 +431,7 @@ impl Drop for SelectPinned<'_, '_> {
     }
 }
 
-impl fmt::Debug for SelectPinned<'_, '_> {
+impl<E: Event + ?Sized> fmt::Debug for SelectPinned<'_, '_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SelectPinned({} cases, {:?})", self.cases.len(), self.policy)
     }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 
 use crate::chan::{Chan, End, Overflow, Statistics};
-use crate::error::{Cause, RecvError};
+use crate::error::Cause;
 use crate::primitives::{Arc, PlainArc};
 use crate::recv::{self, Recv, RecvMany};
 use crate::send::{self, Send, SendMany};
@@ -103,6 +103,13 @@ impl<T> Channel<T> {
 }
 
 impl<T> Sender<T> {
+    /// A handle to the channel that keeps nothing open.
+    pub fn channel(&self) -> Channel<T> {
+        Channel {
+            chan: Arc::clone(&self.chan),
+        }
+    }
+
     /// This end is done, because of `cause`. The first cause that any end gave becomes the cause of the channel's end.
     pub fn close_with(self, cause: impl Error + core::marker::Send + Sync + 'static) {
         let mut this = ManuallyDrop::new(self);
@@ -119,6 +126,13 @@ impl<T> Sender<T> {
 }
 
 impl<T> Receiver<T> {
+    /// A handle to the channel that keeps nothing open.
+    pub fn channel(&self) -> Channel<T> {
+        Channel {
+            chan: Arc::clone(&self.chan),
+        }
+    }
+
     /// This end is done, because of `cause`, which senders are told if it was the last one.
     pub fn close_with(self, cause: impl Error + core::marker::Send + Sync + 'static) {
         let mut this = ManuallyDrop::new(self);
@@ -382,9 +396,6 @@ impl<T> fmt::Debug for IntoIter<T> {
 impl<T> Receiver<T> {
     /// The next value, or `None` when the channel has ended: for `while let Some(value) = rx.next().await`.
     pub async fn next(&self) -> Option<T> {
-        match self.recv().await {
-            Ok(value) => Some(value),
-            Err(RecvError::Closed(_) | RecvError::Poisoned(_) | RecvError::WouldBlock | RecvError::Timeout) => None,
-        }
+        self.recv().await.ok()
     }
 }

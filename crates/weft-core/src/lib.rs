@@ -86,7 +86,7 @@ pub mod waitq;
 
 pub use barrier::Barrier;
 pub use chan::{End, Overflow, Statistics};
-pub use choice::{Select, SelectPinned, select, select_pinned};
+pub use choice::{Select, SelectPinned, select, select_pinned, select_pinned_local};
 pub use endpoint::{Channel, IntoIter, Iter, Receiver, Sender, channel, unbounded};
 pub use error::{Cause, RecvError, SendError, SyncError};
 pub use op::Event;

@@ -8,14 +8,14 @@
 //! A queue points into the `Op`: to its node, and to a waiter, which is the `Op`'s own or a select's. That is right as long as nothing
 //! moves or goes away while a queue, or a peer that took the node from a queue, has such a pointer.
 //!
-//! * *Blocking.* The `Op` is a local of [`block`], which leaves only after [`Op::recall`]: the offer was met, or withdrawn and
+//! * *Blocking.* The `Op` is a local of `block`, which leaves only after `recall`: the offer was met, or withdrawn and
 //!   taken out of its queue. A select that blocks borrows its cases for the whole call and does the same (choice.rs).
 //! * *As a future.* It is queued only once pinned. `Pin` promises that its memory stays valid until it was dropped, and `drop` recalls the offer
 //!   first. A future that is leaked is never dropped, so its memory stays, too: a peer may still meet the offer, and what it
 //!   puts there leaks with it.
 //! * *The channel* may go away while a leaked node is in its queue: a queue only points, and does nothing when dropped.
 //! * *In a select that is leaked* the case was pinned, and so was the select, whose waiter stays valid for the same reason. The case knows
-//!   that it is lent out ([`Stage::Lent`]) and recalls itself from that waiter before it does anything else.
+//!   that it is lent out (`Stage::Lent`) and recalls itself from that waiter before it does anything else.
 //! * *Recall* passes through the lock of the queue whenever the offer was withdrawn, because a peer that took the node out may still be
 //!   about to look at the waiter. When it was met, `Waiter::met` has waited for the peer to finish, and a wait of one case has only
 //!   one queue, from which the peer took it.
@@ -73,16 +73,15 @@ pub unsafe trait Kind {
     /// The lock, as [`Case::lock`].
     fn gate(&self) -> Option<&Gate>;
     /// As [`Case::ready`].
-    #[expect(clippy::missing_safety_doc)]
+    ///
+    /// # Safety
+    /// As there, here and below.
     unsafe fn ready(&self) -> bool;
     /// As [`Case::commit`].
-    #[expect(clippy::missing_safety_doc)]
     unsafe fn commit(&self, node: &Node<Self::Slot>, wakes: &mut Wakes) -> bool;
     /// As [`Case::park`].
-    #[expect(clippy::missing_safety_doc)]
     unsafe fn park(&self, node: &Node<Self::Slot>);
     /// As [`Case::unlink`].
-    #[expect(clippy::missing_safety_doc)]
     unsafe fn unlink(&self, node: &Node<Self::Slot>);
     /// Called after the operation was parked and the lock released.
     #[inline]
@@ -330,10 +329,10 @@ fn block<K: Kind>(
     let mut backoff = Backoff::new();
     while !backoff.is_completed() {
         backoff.snooze();
-        if kind.hint() {
-            if let Some(output) = kind.now(&mut slot) {
-                return Ok(output);
-            }
+        if kind.hint()
+            && let Some(output) = kind.now(&mut slot)
+        {
+            return Ok(output);
         }
     }
     let until = park::earlier(limit, kind.deadline());

@@ -1,17 +1,17 @@
 //! Blocking a thread until its offer is met.
 //!
 //! A waker for the current thread is made once and kept; waiting spins a little, then parks. Waking a thread that still spins costs no
-//! system call. `thread::park` may return for no reason, and may have been woken by a wait that is over, so its return means
+//! system call. A park may return for no reason, and may have been woken by a wait that is over, so its return means
 //! nothing: the waiter's state word is asked each time.
 
 use std::cell::OnceCell;
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
-use crate::primitives::{Backoff, PlainArc, thread};
+use crate::primitives::{Backoff, Parker, PlainArc};
 use crate::waiter::Waiter;
 
-struct Unpark(thread::Thread);
+struct Unpark(Parker);
 
 impl Wake for Unpark {
     fn wake(self: PlainArc<Self>) {
@@ -28,7 +28,7 @@ pub(crate) fn waker() -> Waker {
     thread_local! {
         static CURRENT: OnceCell<Waker> = const { OnceCell::new() };
     }
-    let make = || Waker::from(PlainArc::new(Unpark(thread::current())));
+    let make = || Waker::from(PlainArc::new(Unpark(Parker::current())));
     if cfg!(any(loom, shuttle)) {
         // A model's thread is not the operating system's.
         return make();
@@ -53,12 +53,9 @@ pub(crate) fn wait(waiter: &Waiter, until: Option<Instant>) -> bool {
             if left.is_zero() {
                 return false;
             }
-            #[cfg(not(any(loom, shuttle)))]
-            thread::park_timeout(left);
-            #[cfg(any(loom, shuttle))]
-            thread::yield_now();
+            Parker::park(Some(left));
         } else {
-            thread::park();
+            Parker::park(None);
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) use self::cell::UnsafeCell;
 pub(crate) use self::lock::Lock;
+pub(crate) use self::parking::Parker;
 /// The standard one even under a model checker, whose own cannot hold a trait object.
 pub(crate) use std::sync::Arc as PlainArc;
 /// For the timers' one static; the models run without timers.
@@ -12,13 +13,13 @@ pub(crate) use std::sync::OnceLock;
 #[cfg(loom)]
 pub(crate) use loom::{
     sync::atomic::{AtomicU32, Ordering},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
 };
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
     sync::atomic::{AtomicU32, Ordering},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     thread,
 };
 #[cfg(not(any(loom, shuttle)))]
@@ -60,6 +61,77 @@ impl Backoff {
     #[inline]
     pub(crate) fn is_completed(&self) -> bool {
         cfg!(any(loom, shuttle)) || self.0 > Self::YIELD
+    }
+}
+
+mod parking {
+    //! A thread that sleeps until it is told to go on.
+
+    use std::time::Duration;
+
+    /// Whom to tell.
+    #[cfg(not(any(loom, shuttle)))]
+    pub(crate) struct Parker(std::thread::Thread);
+
+    #[cfg(not(any(loom, shuttle)))]
+    impl Parker {
+        /// The current thread.
+        pub(crate) fn current() -> Self {
+            Self(std::thread::current())
+        }
+
+        #[inline]
+        pub(crate) fn unpark(&self) {
+            self.0.unpark();
+        }
+
+        /// Puts the current thread to sleep until it is unparked, or was already. It may wake for no reason.
+        pub(crate) fn park(limit: Option<Duration>) {
+            match limit {
+                Some(limit) => std::thread::park_timeout(limit),
+                None => std::thread::park(),
+            }
+        }
+    }
+
+    // The models' own `unpark` also wakes a thread that waits for a mutex or for another thread's end, which a real one does not.
+    #[cfg(any(loom, shuttle))]
+    use super::{Condvar, Mutex, PlainArc};
+
+    #[cfg(any(loom, shuttle))]
+    #[derive(Clone)]
+    pub(crate) struct Parker(PlainArc<(Mutex<bool>, Condvar)>);
+
+    #[cfg(loom)]
+    use loom::thread_local as model_local;
+    #[cfg(shuttle)]
+    use shuttle::thread_local as model_local;
+
+    #[cfg(any(loom, shuttle))]
+    model_local! {
+        static CURRENT: Parker = Parker(PlainArc::new((Mutex::new(false), Condvar::new())));
+    }
+
+    #[cfg(any(loom, shuttle))]
+    impl Parker {
+        pub(crate) fn current() -> Self {
+            CURRENT.with(Self::clone)
+        }
+
+        pub(crate) fn unpark(&self) {
+            *self.0.0.lock().unwrap() = true;
+            self.0.1.notify_one();
+        }
+
+        /// No time passes in a model, so a limit is over at once.
+        pub(crate) fn park(limit: Option<Duration>) {
+            let Self(shared) = Self::current();
+            let mut told = shared.0.lock().unwrap();
+            while !*told && limit.is_none() {
+                told = shared.1.wait(told).unwrap();
+            }
+            *told = false;
+        }
     }
 }
 

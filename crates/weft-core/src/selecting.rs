@@ -156,7 +156,10 @@ impl<T> Selecting<T> {
 
     fn ready(&self) -> &Ready {
         // A persistent waiter always has one.
-        self.waiter.ready.as_deref().expect("a persistent waiter has a ready list")
+        self.waiter
+            .ready
+            .as_deref()
+            .expect("a persistent waiter has a ready list")
     }
 
     /// Registers a channel; its key may have belonged to one that left. A waiting consumer looks at it at once.
@@ -194,8 +197,12 @@ impl<T> Selecting<T> {
             self.served = None;
         }
         let met = self.parked && self.waiter.met() == Some(key);
-        // SAFETY: the waiter was met with this case, so the slot is ours; the node is in no queue.
-        let value = if met { unsafe { registration.node.take().0 } } else { None };
+        let value = if met {
+            // SAFETY: the waiter was met with this case, so the slot is ours; the node is in no queue.
+            unsafe { registration.node.take().0 }
+        } else {
+            None
+        };
         // Whoever met the node has left it alone since: `unlink` passed through the channel's lock.
         let chan = Arc::clone(&registration.chan);
         Some((value, chan))
@@ -245,12 +252,12 @@ impl<T> Selecting<T> {
                 }
             }
         }
-        if let Some(key) = self.served.take() {
-            if let Some(registration) = &self.registrations[key as usize] {
-                let link = Node::as_link(NonNull::from(&registration.node));
-                // SAFETY: the node served last is in no queue (2).
-                self.ready().with(|list| unsafe { list.push_back(link) });
-            }
+        if let Some(key) = self.served.take()
+            && let Some(registration) = &self.registrations[key as usize]
+        {
+            let link = Node::as_link(NonNull::from(&registration.node));
+            // SAFETY: the node served last is in no queue (2).
+            self.ready().with(|list| unsafe { list.push_back(link) });
         }
         loop {
             let mut first = self.ready().with(Queue::pop_front);

@@ -120,6 +120,8 @@ impl<T> Standing<T> {
     }
 
     /// Waits until a channel has a value or has ended; `None`: no channel is left. Dropping the future takes no value.
+    // Named as in every stream; an iterator's would block.
+    #[expect(clippy::should_implement_trait)]
     pub fn next(&mut self) -> NextServed<'_, T> {
         NextServed { standing: Some(self) }
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::chan::{Outcome, Wakes};
 use crate::op::{Kind, Mode, Op};
-use crate::primitives::{Lock, OnceLock, UnsafeCell, thread};
+use crate::primitives::{Lock, OnceLock, Parker, UnsafeCell, thread};
 use crate::select::Gate;
 use crate::waitq::{LinkPtr, Node, case_of, waiter_of};
 
@@ -86,10 +86,7 @@ impl Tick {
     fn advance(&mut self, due: Instant) {
         let missed = Instant::now().saturating_duration_since(due).as_nanos() / self.period.as_nanos();
         let steps = u32::try_from(missed + 1).unwrap_or(u32::MAX);
-        self.next = self
-            .period
-            .checked_mul(steps)
-            .and_then(|step| due.checked_add(step));
+        self.next = self.period.checked_mul(steps).and_then(|step| due.checked_add(step));
     }
 }
 
@@ -376,8 +373,8 @@ impl Timers {
             // A waker that panics must not end the thread that everybody relies on.
             drop(catch_unwind(AssertUnwindSafe(|| wakes.wake())));
             match alarm {
-                Some(alarm) => sleep(alarm.saturating_duration_since(Instant::now())),
-                None => thread::park(),
+                Some(alarm) => Parker::park(Some(alarm.saturating_duration_since(Instant::now()))),
+                None => Parker::park(None),
             }
         }
     }
@@ -395,11 +392,4 @@ unsafe fn meet(deadline: Instant, link: LinkPtr, wakes: &mut Wakes) {
             wakes.push(claim.finish());
         }
     }
-}
-
-fn sleep(duration: Duration) {
-    #[cfg(not(any(loom, shuttle)))]
-    thread::park_timeout(duration);
-    #[cfg(any(loom, shuttle))]
-    unreachable!("no model waits for {duration:?}");
 }

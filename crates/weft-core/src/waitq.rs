@@ -1,6 +1,6 @@
 //! An intrusive FIFO of waiting parties: O(1) push, pop and unlink, no allocation.
 //!
-//! A [`Link`] is the part of a [`Node`] that does not depend on the value's type. It belongs to its owner, who must take it out
+//! A `Link` is the part of a [`Node`] that does not depend on the value's type. It belongs to its owner, who must take it out
 //! of the queue before it goes away. Every method is called with the lock of the channel (or barrier) that owns the queue held.
 
 use std::ptr::{self, NonNull};

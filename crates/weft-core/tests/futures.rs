@@ -5,7 +5,6 @@
 
 mod common;
 
-use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -23,7 +22,10 @@ fn is_send<T: Send>(value: T) -> T {
 async fn chat(capacity: usize) {
     let (tx, rx) = channel(capacity);
     let (back, answers) = channel(capacity);
-    let echo = thread::spawn(move || rx.into_iter().try_for_each(|n: u64| back.send(n * 2).wait().map(|_| ())));
+    let echo = thread::spawn(move || {
+        rx.into_iter()
+            .try_for_each(|n: u64| back.send(n * 2).wait().map(|_| ()))
+    });
     for n in 0..100 {
         // Both directions at once, or an unbuffered pair of channels would stop.
         tx.send(n).await.unwrap();
@@ -36,17 +38,21 @@ async fn chat(capacity: usize) {
 
 #[test]
 fn a_plain_block_on() {
-    [0, 1, 8].map(|capacity| block_on(chat(capacity)));
+    [0, 1, 8].into_iter().for_each(|capacity| block_on(chat(capacity)));
 }
 
 #[test]
 fn pollster() {
-    [0, 1, 8].map(|capacity| ::pollster::block_on(chat(capacity)));
+    [0, 1, 8]
+        .into_iter()
+        .for_each(|capacity| ::pollster::block_on(chat(capacity)));
 }
 
 #[test]
 fn futures_executor() {
-    [0, 1, 8].map(|capacity| ::futures_executor::block_on(chat(capacity)));
+    [0, 1, 8]
+        .into_iter()
+        .for_each(|capacity| ::futures_executor::block_on(chat(capacity)));
 }
 
 #[test]
@@ -84,19 +90,28 @@ fn tokio_tasks_and_threads_together() {
             for receiver in receivers {
                 let got = receiver.await.unwrap();
                 for sender in 0..4 {
-                    assert!(got.iter().filter(|n| **n / 1000 == sender).is_sorted(), "each sender's values in order");
+                    assert!(
+                        got.iter().filter(|n| **n / 1000 == sender).is_sorted(),
+                        "each sender's values in order"
+                    );
                 }
                 all.extend(got);
             }
             all.sort();
-            assert!(all.into_iter().eq((0..4).flat_map(|sender| sender * 1000..sender * 1000 + 200)));
+            assert!(
+                all.into_iter()
+                    .eq((0..4).flat_map(|sender| sender * 1000..sender * 1000 + 200))
+            );
         }
     });
 }
 
 #[test]
 fn tokio_timeouts_and_aborts_lose_nothing() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let (tx, rx) = channel(0);
         for n in 0..200_u64 {
@@ -141,7 +156,7 @@ fn a_select_of_futures_performs_exactly_one() {
     let (a, b) = (Channel::new(0), Channel::<&str>::new(0));
     let (mut on_a, mut on_b) = (pin!(a.recv()), pin!(b.send("b")));
     {
-        let mut cases = [on_a.as_mut() as Pin<&mut dyn Event>, on_b.as_mut()];
+        let mut cases = [on_a.as_mut() as Pin<&mut (dyn Event + Send)>, on_b.as_mut()];
         let mut choice = pin!(select_pinned(&mut cases));
         let (count, waker) = Count::new();
         assert!(poll_with(choice.as_mut(), &waker).is_pending());
@@ -163,7 +178,7 @@ fn a_select_dropped_after_it_was_decided_leaves_the_result_with_its_case() {
     let a = Channel::new(0);
     let mut on_a = pin!(a.recv());
     {
-        let mut cases = [on_a.as_mut() as Pin<&mut dyn Event>];
+        let mut cases = [on_a.as_mut() as Pin<&mut (dyn Event + Send)>];
         let mut choice = pin!(select_pinned(&mut cases));
         assert!(poll(choice.as_mut()).is_pending());
         a.send(1).try_now().unwrap();
@@ -172,13 +187,17 @@ fn a_select_dropped_after_it_was_decided_leaves_the_result_with_its_case() {
     {
         let mut on_a = pin!(a.recv());
         {
-            let mut cases = [on_a.as_mut() as Pin<&mut dyn Event>];
+            let mut cases = [on_a.as_mut() as Pin<&mut (dyn Event + Send)>];
             let mut choice = pin!(select_pinned(&mut cases));
             assert!(poll(choice.as_mut()).is_pending());
             a.send(2).try_now().unwrap();
         }
     }
-    assert_eq!(a.recv().try_now(), Ok(2), "the case gave it back when it was dropped, too");
+    assert_eq!(
+        a.recv().try_now(),
+        Ok(2),
+        "the case gave it back when it was dropped, too"
+    );
 }
 
 /// A select that is leaked leaves its cases queued, bound to a waiter that nobody will look at again. The cases must notice.
@@ -190,10 +209,8 @@ fn a_leaked_select_is_harmless() {
             let mut on_a = Box::pin(a.recv());
             let mut on_b = Box::pin(b.recv());
             {
-                let cases: &'static mut [Pin<&mut dyn Event>; 2] =
-                    // Leaked, too: the select borrows it.
-                    Box::leak(Box::new([erase(on_a.as_mut()), erase(on_b.as_mut())]));
-                let mut choice = Box::pin(select_pinned(cases));
+                let mut cases = [on_a.as_mut() as Pin<&mut (dyn Event + Send)>, on_b.as_mut()];
+                let mut choice = Box::pin(select_pinned(&mut cases));
                 assert!(poll(choice.as_mut()).is_pending());
                 std::mem::forget(choice);
             }
@@ -203,7 +220,10 @@ fn a_leaked_select_is_harmless() {
             }
             if dropped {
                 drop((on_b, on_a));
-                assert_eq!((a.statistics().parked_receivers, b.statistics().parked_receivers), (0, 0));
+                assert_eq!(
+                    (a.statistics().parked_receivers, b.statistics().parked_receivers),
+                    (0, 0)
+                );
                 assert_eq!(a.recv().try_now().is_ok(), sent_before_the_case_is_used);
                 continue;
             }
@@ -216,12 +236,6 @@ fn a_leaked_select_is_harmless() {
             }
             assert_eq!(poll(on_a.as_mut()), Poll::Ready(Ok(1)));
         }
-    }
-
-    /// Forgets the lifetime: what a program without `unsafe` reaches by leaking the whole frame (an async block in a box).
-    fn erase<'a, 'c: 'a>(case: Pin<&'a mut (dyn Event + 'c)>) -> Pin<&'static mut (dyn Event + 'static)> {
-        // SAFETY: the test uses the cases only after the select is leaked, and keeps them alive as long as it runs.
-        unsafe { std::mem::transmute(case) }
     }
 }
 
@@ -301,7 +315,10 @@ fn timers_are_due_in_the_order_of_their_deadlines() {
     order.close_channel();
     let mut dues: Vec<_> = order.iter().collect();
     dues.sort();
-    assert!(dues.into_iter().eq([2, 2, 4, 6, 8].map(|wait| start + Duration::from_millis(wait))));
+    assert!(
+        dues.into_iter()
+            .eq([2, 2, 4, 6, 8].map(|wait| start + Duration::from_millis(wait)))
+    );
 }
 
 #[test]
@@ -339,10 +356,11 @@ fn a_slow_receiver_misses_ticks() {
     let mut clock = tick(period);
     let first = clock.recv().wait();
     after(period * 5).wait();
+    let late = Instant::now();
     let second = clock.recv().wait();
-    assert_eq!(second, first + period, "one tick waits");
+    assert!(second <= late, "one tick waits");
     let third = clock.recv().wait();
-    assert!(third >= first + period * 5, "the others are missed");
+    assert!(third > late, "the others are missed");
     assert_eq!((third - first).as_nanos() % period.as_nanos(), 0, "the rhythm is kept");
 }
 
@@ -375,7 +393,7 @@ fn a_future_put_into_a_select_after_it_was_polled_is_taken_over() {
     let mut receive = pin!(channel.recv());
     assert!(poll(receive.as_mut()).is_pending());
     {
-        let mut cases = [receive.as_mut() as Pin<&mut dyn Event>];
+        let mut cases = [receive.as_mut() as Pin<&mut (dyn Event + Send)>];
         let mut choice = pin!(select_pinned(&mut cases));
         assert!(poll(choice.as_mut()).is_pending());
         assert_eq!(channel.statistics().parked_receivers, 1);
@@ -383,5 +401,4 @@ fn a_future_put_into_a_select_after_it_was_polled_is_taken_over() {
         assert_eq!(poll(choice.as_mut()), Poll::Ready(0));
     }
     assert_eq!(poll(receive.as_mut()), Poll::Ready(Ok(1)));
-    fn _is_a_future(_: impl Future) {}
 }

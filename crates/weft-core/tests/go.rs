@@ -92,7 +92,11 @@ fn the_matrix_of_send_receive_and_close() {
         assert_eq!(send(&channel_in(state)), sends, "send, {state:?}");
         assert_eq!(recv(&channel_in(state)), receives, "receive, {state:?}");
         assert_eq!(selected(&channel_in(state), true), sends, "select send, {state:?}");
-        assert_eq!(selected(&channel_in(state), false), receives, "select receive, {state:?}");
+        assert_eq!(
+            selected(&channel_in(state), false),
+            receives,
+            "select receive, {state:?}"
+        );
         assert_eq!(channel_in(state).close_channel(), closes, "close, {state:?}");
     }
 }
@@ -214,7 +218,11 @@ fn select_blocks_exactly_when_no_case_can_go() {
     let (unbuffered, buffered) = (Channel::<u8>::new(0), Channel::new(1));
     let late = || after(Duration::from_millis(1));
     let (mut send, mut recv, mut out) = (unbuffered.send(1), unbuffered.recv(), late());
-    assert_eq!(select(&mut [&mut send, &mut recv, &mut out]).wait(), 2, "alone on both sides");
+    assert_eq!(
+        select(&mut [&mut send, &mut recv, &mut out]).wait(),
+        2,
+        "alone on both sides"
+    );
     let (mut recv, mut out) = (buffered.recv(), late());
     assert_eq!(select(&mut [&mut recv, &mut out]).wait(), 1, "empty");
     let (mut send, mut out) = (buffered.send(1), late());

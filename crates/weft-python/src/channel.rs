@@ -28,6 +28,8 @@ pub struct ChannelObject {
     head: PyObject,
     weakrefs: *mut PyObject,
     pub chan: Arc<Chan<Owned>>,
+    /// The module's, which lives as long as the channel's type.
+    state: *const State,
     forks: u32,
     name: Option<Owned>,
     on_undelivered: Option<Owned>,
@@ -69,9 +71,10 @@ impl ChannelObject {
         ptr::from_ref(self).cast_mut().cast()
     }
 
+    #[inline]
     pub fn state(&self) -> &State {
-        // SAFETY: a live object of ours.
-        unsafe { State::of(self.as_ptr()) }
+        // SAFETY: see the field.
+        unsafe { &*self.state }
     }
 
     /// An error when the channel was made before this process was forked.
@@ -219,6 +222,7 @@ fn make(kind: *mut c::PyTypeObject, settings: Settings) -> Py<Owned> {
         let this: *mut ChannelObject = object.as_ptr().cast();
         (&raw mut (*this).weakrefs).write(ptr::null_mut());
         (&raw mut (*this).chan).write(Arc::new(Chan::new(settings.capacity, settings.overflow)));
+        (&raw mut (*this).state).write(State::of_type(kind));
         (&raw mut (*this).forks).write(FORKS.load(Ordering::Relaxed));
         (&raw mut (*this).name).write(settings.name);
         (&raw mut (*this).on_undelivered).write(settings.on_undelivered);
@@ -366,8 +370,8 @@ impl<'a> Via<'a> {
     pub unsafe fn of(object: *mut PyObject) -> Self {
         // SAFETY: the caller's promise; an end keeps its channel alive.
         unsafe {
-            let state = State::of(object);
-            if state.is(object, Ref::Channel) {
+            // Ends are the types that nobody can call.
+            if (*c::Py_TYPE(object)).tp_new.is_some() {
                 Self {
                     channel: ChannelObject::of(object),
                     owner: object,
@@ -397,7 +401,7 @@ impl<'a> Via<'a> {
 
     #[inline]
     fn op(&self, kind: Kind, value: Option<Owned>) -> Py<Owned> {
-        op::make(self.channel.state(), kind, self.owner, Arc::as_ptr(&self.channel.chan), value)
+        op::on_channel(*self, kind, value)
     }
 }
 

@@ -313,6 +313,13 @@ impl Drop for Aside {
     }
 }
 
+/// Whether a `str` is this ASCII text.
+#[inline]
+pub fn is_text(object: *mut PyObject, text: &CStr) -> bool {
+    // SAFETY: a live str and a C string.
+    unsafe { c::PyUnicode_CompareWithASCIIString(object, text.as_ptr()) == 0 }
+}
+
 /// Reports the error that is set to `sys.unraisablehook`.
 pub fn unraisable(context: *mut PyObject) {
     // SAFETY: `context` is null or alive.
@@ -465,6 +472,35 @@ pub unsafe fn make_type(
     name: &'static CStr,
     size: usize,
     flags: u64,
+    slots: Vec<c::PyType_Slot>,
+) -> Py<Owned> {
+    // SAFETY: the caller's promise.
+    unsafe { from_spec(module, name, size, flags, ptr::null_mut(), slots) }
+}
+
+/// A heap type without fields of its own, with the flags of its base.
+///
+/// # Safety
+/// The slots fit the objects of `base`, a type.
+pub unsafe fn make_subtype(
+    module: *mut PyObject,
+    name: &'static CStr,
+    base: &Owned,
+    slots: Vec<c::PyType_Slot>,
+) -> Py<Owned> {
+    let bases = tuple(vec![base.clone()])?;
+    // SAFETY: the caller's promise; size 0 is the base's size.
+    unsafe { from_spec(module, name, 0, 0, bases.as_ptr(), slots) }
+}
+
+/// # Safety
+/// As for `make_type`; `bases` is null or a tuple of types.
+unsafe fn from_spec(
+    module: *mut PyObject,
+    name: &'static CStr,
+    size: usize,
+    flags: u64,
+    bases: *mut PyObject,
     mut slots: Vec<c::PyType_Slot>,
 ) -> Py<Owned> {
     slots.push(c::PyType_Slot {
@@ -479,7 +515,7 @@ pub unsafe fn make_type(
         slots: slots.as_mut_ptr(),
     };
     // SAFETY: the caller's promise; the interpreter copies spec and slots (not the method tables, which are leaked statics).
-    unsafe { Owned::from_new(c::PyType_FromModuleAndSpec(module, &mut spec, ptr::null_mut())) }
+    unsafe { Owned::from_new(c::PyType_FromModuleAndSpec(module, &mut spec, bases)) }
 }
 
 /// A new, zeroed instance of a heap type.

@@ -26,7 +26,8 @@ use weft_core::waiter::Waiter;
 use weft_core::waitq::Node;
 
 use crate::barrier::BarrierObject;
-use crate::channel::Via;
+use crate::channel::{ChannelObject, Via};
+use crate::ends::EndObject;
 use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
@@ -34,6 +35,7 @@ use crate::io;
 use crate::origin::Origin;
 use crate::selecting::SelectingObject;
 use crate::state::{Ref, State};
+use crate::stop;
 use crate::thread::Parker;
 use crate::timers::TickObject;
 use crate::wake;
@@ -110,7 +112,9 @@ pub struct OpObject {
     node: Node<Owned>,
     /// A strong reference to what the operation was made from; null for timers and the like.
     owner: *mut PyObject,
-    chan: *const Chan<Owned>,
+    /// Of a channel operation: the channel, and the end it was made through, if it was (both kept alive by `owner`).
+    channel: *const ChannelObject,
+    end: *const EndObject,
     kind: Kind,
     phase: AtomicU8,
     /// Of a leaf: it can be taken at once, as found when the operation was prepared.
@@ -197,42 +201,76 @@ pub enum Step {
     Yield(Owned),
 }
 
-/// A new operation.
+/// A new operation that is not on a channel; `owner` is null or what it was made from.
+pub fn make(state: &State, kind: Kind, owner: *mut PyObject, value: Option<Owned>) -> Py<Owned> {
+    // SAFETY: `owner` is null or alive.
+    unsafe { create(state, kind, owner, ptr::null(), ptr::null(), value) }
+}
+
+/// A new operation on a channel.
 #[inline]
-pub fn make(
+pub fn on_channel(via: Via<'_>, kind: Kind, value: Option<Owned>) -> Py<Owned> {
+    let end = via.end.map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the owner is alive, and keeps channel and end alive.
+    unsafe { create(via.channel.state(), kind, via.owner, via.channel, end, value) }
+}
+
+/// # Safety
+/// `owner` is null or alive, and keeps `channel` and `end` alive.
+#[inline]
+unsafe fn create(
     state: &State,
     kind: Kind,
     owner: *mut PyObject,
-    chan: *const Chan<Owned>,
+    channel: *const ChannelObject,
+    end: *const EndObject,
     value: Option<Owned>,
 ) -> Py<Owned> {
-    // SAFETY: our type; every field is written before anybody sees the object; `owner` is null or alive.
+    // SAFETY: our type; every field is written before anybody sees the object.
     unsafe {
-        let object = ffi::allocate(state.class(Ref::Op))?;
-        let this: *mut OpObject = object.as_ptr().cast();
+        let object = state.allocate_op()?;
+        let this: *mut OpObject = object.cast();
         c::Py_XINCREF(owner);
         (&raw mut (*this).waiter).write(Waiter::new());
         (&raw mut (*this).node).write(Node::new(value));
         (&raw mut (*this).owner).write(owner);
-        (&raw mut (*this).chan).write(chan);
+        (&raw mut (*this).channel).write(channel);
+        (&raw mut (*this).end).write(end);
         (&raw mut (*this).kind).write(kind);
-        // The allocator zeroed the rest; what zero does not mean is written here.
+        (&raw mut (*this).phase).write(AtomicU8::new(FRESH));
+        (&raw mut (*this).ready).write(Cell::new(false));
+        (&raw mut (*this).dead_end).write(Cell::new(false));
+        (&raw mut (*this).blocking).write(Cell::new(false));
+        (&raw mut (*this).cancelled).write(Cell::new(false));
+        (&raw mut (*this).late).write(Cell::new(false));
+        (&raw mut (*this).missed).write(Cell::new(false));
+        (&raw mut (*this).linked).write(Cell::new(0));
+        (&raw mut (*this).winner).write(Cell::new(0));
+        (&raw mut (*this).due).write(Cell::new(0.0));
         (&raw mut (*this).timer).write(Cell::new(None));
+        (&raw mut (*this).map).write(Cell::new(ptr::null_mut()));
+        (&raw mut (*this).callback).write(Cell::new(ptr::null_mut()));
+        (&raw mut (*this).context).write(Cell::new(ptr::null_mut()));
+        (&raw mut (*this).message).write(Cell::new(ptr::null_mut()));
+        (&raw mut (*this).parent).write(Cell::new(ptr::null_mut()));
+        (&raw mut (*this).case).write(Cell::new(ptr::null_mut()));
         (&raw mut (*this).sleeper).write(UnsafeCell::new(Sleeper::Nobody));
         (&raw mut (*this).extra).write(UnsafeCell::new(Extra::None));
         (&raw mut (*this).made).write(UnsafeCell::new(Origin::here()));
-        Ok(object)
+        // Only now: a collection must not meet a half-made operation.
+        c::PyObject_GC_Track(object.cast());
+        Owned::from_new(object)
     }
 }
 
 /// An operation that is ready with `value`.
 pub fn ready(state: &State, value: Owned) -> Py<Owned> {
-    make(state, Kind::Always, ptr::null_mut(), ptr::null(), Some(value))
+    make(state, Kind::Always, ptr::null_mut(), Some(value))
 }
 
 /// An operation on a clock.
 pub fn timer(state: &State, kind: Kind, owner: *mut PyObject, seconds: f64) -> Py<Owned> {
-    let op = make(state, kind, owner, ptr::null(), None)?;
+    let op = make(state, kind, owner, None)?;
     // SAFETY: just made.
     unsafe { OpObject::of(op.as_ptr()).set_extra(Extra::Time(seconds)) };
     Ok(op)
@@ -240,7 +278,7 @@ pub fn timer(state: &State, kind: Kind, owner: *mut PyObject, seconds: f64) -> P
 
 /// An operation on a descriptor; `owner` is what the program gave.
 pub fn descriptor(state: &State, kind: Kind, owner: *mut PyObject, fd: c_int) -> Py<Owned> {
-    let op = make(state, kind, owner, ptr::null(), None)?;
+    let op = make(state, kind, owner, None)?;
     // SAFETY: just made.
     unsafe { OpObject::of(op.as_ptr()).set_extra(Extra::Descriptor { fd, watched: -1 }) };
     Ok(op)
@@ -248,7 +286,7 @@ pub fn descriptor(state: &State, kind: Kind, owner: *mut PyObject, fd: c_int) ->
 
 /// Taking part in a barrier.
 pub fn sync(state: &State, owner: *mut PyObject) -> Py<Owned> {
-    let op = make(state, Kind::Sync, owner, ptr::null(), None)?;
+    let op = make(state, Kind::Sync, owner, None)?;
     // SAFETY: just made.
     unsafe { OpObject::of(op.as_ptr()).set_extra(Extra::Sync(Node::new(None))) };
     Ok(op)
@@ -261,7 +299,7 @@ pub fn select(
     default: Option<Owned>,
     policy: Policy,
 ) -> Py<Owned> {
-    let root = make(state, Kind::Select, ptr::null_mut(), ptr::null(), None)?;
+    let root = make(state, Kind::Select, ptr::null_mut(), None)?;
     let mut leaves = Vec::with_capacity(cases.len());
     for (case, op) in cases {
         // SAFETY: operations, checked by the caller.
@@ -309,6 +347,9 @@ impl OpObject {
 
     #[inline]
     pub fn state(&self) -> &State {
+        if self.is_on_channel() {
+            return self.channel().state();
+        }
         // SAFETY: a live object of ours.
         unsafe { State::of(self.as_ptr()) }
     }
@@ -395,19 +436,32 @@ impl OpObject {
         self.with_leaves(|leaves| unsafe { &*leaves[index as usize] })
     }
 
+    #[inline]
     fn chan(&self) -> &Chan<Owned> {
+        &self.channel().chan
+    }
+
+    /// Of a channel operation: its channel.
+    #[inline]
+    fn channel(&self) -> &ChannelObject {
         // SAFETY: set for the kinds that have a channel; `owner` keeps it alive.
-        unsafe { &*self.chan }
+        unsafe { &*self.channel }
     }
 
-    /// Of a channel operation: the channel or end it was made from.
+    /// Of a channel operation: the channel and the end it was made through.
+    #[inline]
     fn via(&self) -> Via<'_> {
-        // SAFETY: channel operations have a Channel, Sender or Receiver for owner.
-        unsafe { Via::of(self.owner) }
+        Via {
+            channel: self.channel(),
+            owner: self.owner,
+            // SAFETY: null, or kept alive by `owner`.
+            end: unsafe { self.end.as_ref() },
+        }
     }
 
+    #[inline]
     fn is_on_channel(&self) -> bool {
-        !self.chan.is_null()
+        !self.channel.is_null()
     }
 
     fn as_case(&self) -> Leaf<'_> {
@@ -563,6 +617,10 @@ impl OpObject {
     /// Wakes those a commit of ours concerned. `true`: the value went to a receiver that is gone, and is back in the slot.
     #[inline]
     fn woke(&self, wakes: Wakes) -> bool {
+        if wakes.is_empty() {
+            std::mem::forget(wakes);
+            return false;
+        }
         match wake::all_but_gone(wakes) {
             None => false,
             Some(back) => {
@@ -1297,22 +1355,22 @@ unsafe extern "C" fn am_send(slf: *mut PyObject, _: *mut PyObject, result: *mut 
     })
 }
 
-/// Ends an iteration with a value.
-fn stop_iteration(value: &Owned) -> Raised {
-    // SAFETY: an exception type called with a live object.
-    unsafe {
-        match ffi::call(c::PyExc_StopIteration, &[value.as_ptr()]) {
-            Ok(stop) => ffi::raise_object(stop.as_ptr()),
-            Err(raised) => raised,
-        }
+/// Ends a coroutine's wait with a value: for `None` no exception at all, which the interpreter takes for `StopIteration()`.
+#[inline]
+fn stop_iteration(state: &State, value: Owned) -> Raised {
+    // SAFETY: None lives for ever.
+    if value.as_ptr() != unsafe { c::Py_None() } {
+        stop::raise(state, value);
     }
+    Raised
 }
 
 unsafe extern "C" fn iternext(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
-    ffi::edge_object(|| match unsafe { OpObject::of(slf) }.step()? {
+    let op = unsafe { OpObject::of(slf) };
+    ffi::edge_object(|| match op.step()? {
         Step::Yield(value) => Ok(value),
-        Step::Return(value) => Err(stop_iteration(&value)),
+        Step::Return(value) => Err(stop_iteration(op.state(), value)),
     })
 }
 
@@ -1365,7 +1423,8 @@ unsafe extern "C" fn throw(
                 op.deliver_late()?;
                 let yielded = op.phase.load(Ordering::Relaxed) == YIELDED;
                 let value = if yielded { op.result() } else { op.take_up() }?;
-                return Err(stop_iteration(&value));
+                stop::raise(op.state(), value);
+                return Err(Raised);
             }
             op.close();
             Err(ffi::raise_object(error.as_ptr()))
@@ -1480,9 +1539,16 @@ unsafe extern "C" fn add_done_callback(
     ffi::edge_object(|| {
         // SAFETY: see `am_send`.
         unsafe {
-            let [callback, context] =
-                ffi::parameters("add_done_callback", ["fn", "context"], 1, arguments, number, keywords)?;
             let op = OpObject::of(slf);
+            let as_a_task_does = number == 1
+                && !keywords.is_null()
+                && c::PyTuple_GET_SIZE(keywords) == 1
+                && ffi::is_text(c::PyTuple_GET_ITEM(keywords, 0), c"context");
+            let [callback, context] = if as_a_task_does {
+                [*arguments, *arguments.add(1)]
+            } else {
+                ffi::parameters("add_done_callback", ["fn", "context"], 1, arguments, number, keywords)?
+            };
             if callback.is_null() {
                 return Err(ffi::type_error("add_done_callback() needs a callable"));
             }
@@ -1635,10 +1701,15 @@ impl OpObject {
     /// Drops what may lead back to this operation.
     fn drop_values(&self) {
         for cell in [&self.map, &self.callback, &self.context, &self.message] {
-            Self::put(cell, None);
+            if !cell.get().is_null() {
+                drop(Self::taken(cell));
+            }
         }
         // SAFETY: nobody performs an operation that is being destroyed; the slot is ours.
         unsafe { drop(self.node.take().0) };
+        if let Extra::None = self.extra() {
+            return;
+        }
         if let Extra::Select(select) = std::mem::replace(
             // SAFETY: as above.
             unsafe { &mut *self.extra.get() },
@@ -1678,7 +1749,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         ptr::drop_in_place(&raw mut (*this).node);
         ptr::drop_in_place(&raw mut (*this).sleeper);
         ptr::drop_in_place(&raw mut (*this).extra);
-        ffi::free(slf);
+        State::free_op(slf);
     }
 }
 

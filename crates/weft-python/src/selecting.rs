@@ -405,14 +405,14 @@ unsafe extern "C" fn discard(slf: *mut PyObject, case: *mut PyObject) -> *mut Py
 
 unsafe extern "C" fn anext(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `add`.
-    ffi::edge_object(|| op::make(unsafe { State::of(slf) }, Kind::NextEvent, slf, ptr::null(), None))
+    ffi::edge_object(|| op::make(unsafe { State::of(slf) }, Kind::NextEvent, slf, None))
 }
 
 unsafe extern "C" fn next(slf: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `add`.
         unsafe {
-            let op = op::make(State::of(slf), Kind::NextEvent, slf, ptr::null(), None)?;
+            let op = op::make(State::of(slf), Kind::NextEvent, slf, None)?;
             crate::thread::wait_in_iteration(OpObject::of(op.as_ptr()))
         }
     })

@@ -19,12 +19,14 @@ macro_rules! refs {
 
 refs! {
     // Types.
-    Channel, Sender, Receiver, Op, Selecting, Tick, Barrier, Scope, Home, Drain,
+    Channel, Sender, Receiver, Op, Selecting, Tick, Barrier, Scope, Home, Drain, Stop,
     // Errors and results, from the Python files.
     Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Selected, Statistics,
     // Names.
     CallSoon, CallSoonThreadsafe, CallAt, Time, IsClosed, AddReader, AddWriter, RemoveReader, RemoveWriter, CallExceptionHandler,
-    NameChannel, NameValue, NameCase, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
+    NameChannel, NameValue, NameCase, NameContext, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
+    // `()`.
+    Empty,
     // Found when first needed.
     Homes, GetRunningLoop, CurrentTask, CancelledError, Monotonic, LastHome,
 }
@@ -36,7 +38,21 @@ pub struct State {
     immediate: AtomicU32,
     slice: AtomicU64,
     epoch: Instant,
+    /// Memory of operations that have ended, for the next ones.
+    #[cfg(not(Py_GIL_DISABLED))]
+    spare: std::cell::UnsafeCell<Vec<*mut PyObject>>,
+    /// Memory of a `Stop` that has ended, or null.
+    pub spare_stop: AtomicPtr<PyObject>,
 }
+
+// SAFETY: `spare` is touched only while attached, which where there is a GIL is one thread at a time.
+unsafe impl Sync for State {}
+// SAFETY: as above.
+unsafe impl Send for State {}
+
+/// How much memory is kept: a burst of parked operations is not.
+#[cfg(not(Py_GIL_DISABLED))]
+const SPARE: usize = 256;
 
 /// After how many immediate completions the clock is looked at.
 const LOOK_EVERY: u32 = 256;
@@ -50,6 +66,47 @@ impl State {
             immediate: AtomicU32::new(0),
             slice: AtomicU64::new(0),
             epoch: Instant::now(),
+            #[cfg(not(Py_GIL_DISABLED))]
+            spare: std::cell::UnsafeCell::new(Vec::with_capacity(SPARE)),
+            spare_stop: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// Memory for an operation, with its type and a reference, not yet seen by the collector.
+    #[inline]
+    pub fn allocate_op(&self) -> Py<*mut PyObject> {
+        let kind = self.class(Ref::Op);
+        // SAFETY: attached; spare memory is that of an operation that has ended. The type is ours.
+        unsafe {
+            #[cfg(not(Py_GIL_DISABLED))]
+            if let Some(object) = (*self.spare.get()).pop() {
+                return Ok(c::PyObject_Init(object, kind));
+            }
+            let object = c::PyObject_GC_New::<PyObject>(kind);
+            if object.is_null() { Err(ffi::Raised) } else { Ok(object) }
+        }
+    }
+
+    /// Ends an operation, whose fields were dropped and which the collector does not see any more.
+    ///
+    /// # Safety
+    /// From its `tp_dealloc`, once.
+    #[inline]
+    pub unsafe fn free_op(object: *mut PyObject) {
+        // SAFETY: the caller's promise; the type is alive until its reference is dropped, and so is the state.
+        unsafe {
+            let kind = c::Py_TYPE(object);
+            #[cfg(not(Py_GIL_DISABLED))]
+            {
+                let spare = &mut *Self::of_type(kind).spare.get();
+                if spare.len() < SPARE {
+                    spare.push(object);
+                    c::Py_DECREF(kind.cast());
+                    return;
+                }
+            }
+            c::PyObject_GC_Del(object.cast());
+            c::Py_DECREF(kind.cast());
         }
     }
 
@@ -201,6 +258,18 @@ impl State {
 
     /// `tp_clear` of the module.
     pub fn clear(&self) {
+        let stop = self.spare_stop.swap(ptr::null_mut(), Ordering::AcqRel);
+        if !stop.is_null() {
+            // SAFETY: the memory is ours.
+            unsafe { c::PyObject_GC_Del(stop.cast()) };
+        }
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: attached; the memory is ours.
+        unsafe {
+            for object in std::mem::take(&mut *self.spare.get()) {
+                c::PyObject_GC_Del(object.cast());
+            }
+        }
         for reference in &self.refs {
             let old = reference.swap(ptr::null_mut(), Ordering::AcqRel);
             // SAFETY: the reference was ours.
@@ -210,7 +279,7 @@ impl State {
 
     /// Interned names and what the Python files define.
     pub fn fill(&self) -> Py<()> {
-        let names: [(Ref, &CStr); 19] = [
+        let names: [(Ref, &CStr); 20] = [
             (Ref::CallSoon, c"call_soon"),
             (Ref::CallSoonThreadsafe, c"call_soon_threadsafe"),
             (Ref::CallAt, c"call_at"),
@@ -224,6 +293,7 @@ impl State {
             (Ref::NameChannel, c"channel"),
             (Ref::NameValue, c"value"),
             (Ref::NameCase, c"case"),
+            (Ref::NameContext, c"context"),
             (Ref::Done, c"done"),
             (Ref::Cancelling, c"cancelling"),
             (Ref::Cancel, c"cancel"),
@@ -235,6 +305,7 @@ impl State {
             // SAFETY: a C string.
             self.set(name, unsafe { Owned::from_new(c::PyUnicode_InternFromString(text.as_ptr()))? });
         }
+        self.set(Ref::Empty, ffi::tuple(Vec::new())?);
         let errors = [
             (Ref::Closed, c"Closed"),
             (Ref::Poisoned, c"Poisoned"),

@@ -105,7 +105,7 @@ pub unsafe extern "C" fn never(module: *mut PyObject, _: *mut PyObject) -> *mut 
     ffi::edge_object(|| {
         // SAFETY: see `after`.
         let state = unsafe { crate::state_of_module(module) };
-        op::make(state, Kind::Never, ptr::null_mut(), ptr::null(), None)
+        op::make(state, Kind::Never, ptr::null_mut(), None)
     })
 }
 
