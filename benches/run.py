@@ -101,9 +101,9 @@ def measure(programs: list[Program], contenders: list[Contender], args: argparse
             options += ["--gc", args.gc]
         found = contender.ask([*options, *words], args.timeout)
         told = {answer["program"]: answer for answer in found if "program" in answer}
-        why = next((answer["error"] for answer in found if "program" not in answer), "no answer")
+        why = next((answer.get("error") or answer.get("missing") for answer in found if "program" not in answer), None)
         for program in some:
-            answer = told.get(program.name, {"program": program.name, "error": why})
+            answer = told.get(program.name, {"program": program.name, "error": why or "no answer"})
             answers.setdefault((program.name, contender.name), []).append(answer)
 
     if args.quick:  # one process a rival: starting interpreters would be most of the time

@@ -124,9 +124,9 @@ def test_ensure_future_makes_a_task_of_an_operation(looped):
 def test_an_operation_is_no_future_to_asyncio():
     """Else gather and shield would wait for a callback from something that nobody performs."""
     op = weft.always(1)
-    assert not asyncio.isfuture(op)
-    assert not asyncio.iscoroutine(op)
+    isfuture = asyncio.isfuture(op)
     op.wait()
+    assert not isfuture
 
 
 def test_create_task_around_operations(looped):
@@ -630,6 +630,49 @@ def test_a_value_given_back_to_a_poisoned_channel_is_dropped_and_counted(looped)
     in_loop(looped, main)
 
 
+def test_one_that_only_hands_the_loop_back_and_is_then_destroyed_gives_the_value_back_too(looped):
+    """After a millisecond of operations that completed at once, one of them suspends although it has its value (L13)."""
+
+    async def main():
+        ch, suspended = weft.Channel(1), 0
+        async with asyncio.timeout(LIMIT):
+            while suspended < 3:
+                ch.send_nowait("v")
+                coroutine = performing(ch.recv())
+                try:
+                    coroutine.send(None)
+                except StopIteration as stop:
+                    assert stop.value == "v"
+                    continue
+                suspended += 1
+                coroutine.close()
+                assert ch.recv_nowait() == "v"
+
+    in_loop(looped, main)
+
+
+def test_a_cancel_that_meets_one_which_only_hands_the_loop_back_is_delivered_later(looped):
+    async def receiver(ch, saw):
+        for _ in range(1_000_000):
+            ch.send_nowait("v")
+            turn = asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
+            saw.append(await ch.recv())
+            if asyncio.current_task().cancelling():
+                break
+            turn.cancel()
+        await asyncio.sleep(0)
+        saw.append("not reached")
+
+    async def main():
+        saw = []
+        task = asyncio.create_task(receiver(weft.Channel(1), saw))
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert set(saw) == {"v"}
+
+    in_loop(looped, main)
+
+
 def test_another_exception_thrown_into_a_parked_operation_withdraws_it(looped):
     async def main():
         ch = weft.Channel()
@@ -757,7 +800,6 @@ def test_a_task_of_another_kind_that_drives_a_coroutine_by_hand(looped):
         future = coroutine.send(None)
         assert asyncio.isfuture(future)
         assert future.get_loop() is asyncio.get_running_loop()
-        assert not future.done()
         woken = []
         future._asyncio_future_blocking = False
         future.add_done_callback(woken.append)

@@ -302,12 +302,14 @@ def test_what_was_passed_to_a_thread_is_let_go_before_its_end_is_told():
         pass
 
     thing = Thing()
-    ref = weakref.ref(thing)
+    ref, seen = weakref.ref(thing), []
     with weft.Group() as group:
-        process = group.spawn(lambda thing: None, thing)
+        tell, group._ended = group._ended, lambda *outcome: (seen.append(ref()), tell(*outcome))
+        spawned = threading.Event()
+        process = group.spawn(lambda thing: spawned.wait(LIMIT), thing)
         del thing
-        process.join().wait()
-        assert ref() is None
+        spawned.set()
+    assert process.done and seen == [None]
 
 
 def test_processes_and_groups_say_what_they_are():
@@ -444,6 +446,18 @@ def test_a_base_exception_ends_a_process_like_any_other(arun):
     arun(main, fail_in_thread)
     with pytest.raises(BaseExceptionGroup), weft.Group() as group:
         group.spawn(fail_in_thread, Unusual())
+
+
+@pytest.mark.parametrize("error", [Boom, KeyboardInterrupt])
+def test_what_a_group_raises_has_no_stray_context(error):
+    """Not the cancellation it used to interrupt the body, nor an error of the body that it carries anyway."""
+    with pytest.raises((BaseExceptionGroup, KeyboardInterrupt)) as caught, weft.Group() as group:
+        group.spawn(fail_in_thread, error())
+        park()
+    assert caught.value.__context__ is None
+    with pytest.raises(ExceptionGroup) as caught, weft.Group():
+        raise Boom
+    assert caught.value.__context__ is None
 
 
 def test_the_message_names_the_group_and_who_failed():
@@ -786,23 +800,25 @@ def test_a_body_that_ends_as_it_is_being_cancelled_takes_no_cancellation_along(a
 
 
 def test_cancelling_a_group_within_a_task_already_being_cancelled_keeps_the_count(arun):
-    async def owner():
+    async def owner(log):
         try:
             await wait_for_ever()
         except asyncio.CancelledError:
             async with weft.Group() as group:  # cleaning up
                 group.spawn(wait_for_ever)
                 group.cancel()
-            assert group.cancelled and asyncio.current_task().cancelling() == 1
+                await wait_for_ever()
+            log.append((group.cancelled, asyncio.current_task().cancelling()))
             raise
 
     async def main():
-        task = asyncio.create_task(owner())
+        log = []
+        task = asyncio.create_task(owner(log))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert task.cancelling() == 1
+        assert log == [(True, 1)] and task.cancelling() == 1
 
     arun(main)
 
@@ -1029,15 +1045,21 @@ def test_cancel_after_cancels_everything_when_the_time_has_come(arun, where):
 
 
 def test_cancel_after_reaches_a_coroutine_in_a_thread_while_the_body_is_busy():
-    with weft.Group() as group:
-        process = group.spawn(wait_for_ever, on="thread")
-        group.cancel_after(0.005)
-        until(lambda: process.done)  # without weft's operations
-        assert process.cancelled() and group.cancelled
+    for wait_first in (True, False):
+        witness = Witness()
+        with weft.Group() as group:
+            if not wait_first:
+                group.cancel_after(0.005)  # before there is a loop to keep it
+            process = group.spawn(witness.task)
+            if wait_first:
+                witness.waiting.recv().wait()
+                group.cancel_after(0.005)
+            until(process.cancelled)  # without any of weft's operations
+            assert group.cancelled
     group = weft.Group()
     group.cancel_after(0.005)
     with group:
-        process = group.spawn(wait_for_ever, on="thread")
+        process = group.spawn(wait_for_ever)
         until(lambda: process.done)
     assert process.cancelled()
 
@@ -1233,15 +1255,38 @@ def test_no_thread_outlives_a_group_of_threads():
         assert threading.active_count() == before
 
 
+def test_a_group_of_threads_waits_for_the_last_of_each_thread():
+    """Even for the destructors of what a thread had of its own."""
+    local, gone = threading.local(), []
+
+    class Slow:
+        def __del__(self):
+            time.sleep(0.02)
+            gone.append(1)
+
+    def child(barrier):
+        local.slow = Slow()
+        barrier.wait(LIMIT)
+
+    with weft.Group() as group:
+        barrier = threading.Barrier(3)
+        for _ in range(3):
+            group.spawn(child, barrier)
+    assert gone == [1, 1, 1]
+
+
 def test_the_threads_of_a_group_are_no_daemons():
+    found = []
+
     def main():
         with weft.Group() as group:
-            return group.spawn(lambda: threading.current_thread().daemon).join().wait()
+            group.spawn(lambda: found.append(threading.current_thread().daemon))
 
-    thread = threading.Thread(target=main, daemon=True)
+    main()
+    thread = threading.Thread(target=main, daemon=True)  # whose threads would be daemons by themselves
     thread.start()
     thread.join(LIMIT)
-    assert main() is False
+    assert found == [False, False]
 
 
 def test_a_group_of_threads_cannot_be_entered_where_a_loop_runs(arun):
@@ -1282,6 +1327,29 @@ def test_a_coroutine_in_a_thread_may_have_groups_of_its_own(arun):
             await ready.wait()
             group.cancel()
         assert process.cancelled() and sorted(witness.cancelled) == ["task", "task", "thread"]
+
+    arun(main)
+
+
+def test_a_coroutine_in_a_cancelled_thread_is_told_so_by_a_blocking_operation_as_well(arun):
+    async def stubborn(ready):
+        try:
+            ready.set()
+            await wait_for_ever()
+        except asyncio.CancelledError:
+            pass
+        async with weft.Group() as group:
+            group.spawn(wait_for_ever)
+            weft.always(1).wait()
+        return "went on"
+
+    async def main():
+        ready = weft.Event()
+        async with weft.Group() as group:
+            process = group.spawn(stubborn, ready, on="thread")
+            await ready.wait()
+            process.cancel()
+        assert process.cancelled()
 
     arun(main)
 

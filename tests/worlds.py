@@ -62,12 +62,12 @@ def turn() -> None:
     time.sleep(0 if _stepped else 0.0001)
 
 
-def until(condition: Callable[[], Any], what: str = "") -> None:
+def until(condition: Callable[[], Any], what: str | Callable[[], str] = "") -> None:
     """Take turns until `condition()` holds. Fails, rather than hangs, when it does not come to hold."""
     deadline = time.monotonic() + LIMIT
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"did not happen within {LIMIT:g} s: {what or condition}")
+            raise AssertionError(f"did not happen within {LIMIT:g} s: {what() if callable(what) else what or condition}")
         turn()
 
 
@@ -128,11 +128,19 @@ class Party:
 
     def __init__(self, script: Script):
         self.script = script
-        self.done = False
         self.value: Any = None
         self.error: BaseException | None = None
         self.task: Any = None  # the world's handle: a task, a thread, a weft process
+        self._ended = False
         self._cancel: Callable[[], Any] | None = None
+        self._is_gone: Callable[[], bool] = lambda: False
+
+    @property
+    def done(self) -> bool:
+        if not self._ended and self.task is not None and self._is_gone() and not self._ended:
+            self._ended = True  # cancelled before its first step
+            self.error = asyncio.CancelledError()
+        return self._ended
 
     def cancel(self) -> None:
         until(lambda: self.task is not None, "the party starts")
@@ -179,7 +187,7 @@ class Party:
             if isinstance(caught, (*CANCELLED, GeneratorExit)):
                 raise  # the scheduler wants it back
         finally:
-            self.done = True
+            self._ended = True
 
     def run_blocking(self) -> None:
         script, reply, error = self.script, None, None
@@ -203,7 +211,7 @@ class Party:
             if isinstance(caught, CANCELLED):
                 raise
         finally:
-            self.done = True
+            self._ended = True
 
 
 # --- worlds ---------------------------------------------------------------------------------------------------------
@@ -230,6 +238,9 @@ class World:
         """End every party. One that cannot be ended is the test's failure."""
         raise NotImplementedError
 
+    def left(self) -> list[Party]:
+        return [party for party in self.parties if not party.done]
+
     def _party(self, script, args) -> Party:
         party = Party(script(*args))
         self.parties.append(party)
@@ -248,11 +259,9 @@ class Threads(World):
         return party
 
     def close(self):
-        left = [party for party in self.parties if not party.done]
-        for party in left:
+        for party in self.left():
             party.task.join(0.2)
-        left = [party for party in left if not party.done]
-        assert not left, f"the test left threads behind: {left}"
+        assert not self.left(), f"the test left threads behind: {self.left()}"
 
 
 class Asyncio(World):
@@ -290,6 +299,7 @@ class Asyncio(World):
                 party.task.cancel()
 
         party._cancel = cancel
+        party._is_gone = lambda: party.task.done()
         self.post(begin)
         return party
 
@@ -299,10 +309,9 @@ class Asyncio(World):
                 _stepped.remove(self)
             return
         try:
-            for party in self.parties:
-                if not party.done:
-                    party.cancel()
-            until(lambda: all(party.done for party in self.parties), f"{self.parties} end when cancelled")
+            for party in self.left():
+                party.cancel()
+            until(lambda: not self.left(), lambda: f"cancelled parties end; left: {self.left()}")
             take_turns(2)
         finally:
             if self.elsewhere:
@@ -361,13 +370,13 @@ class Processes(Asyncio):
         party = self._party(script, args)
         party.task = self.group.spawn(party.run_async)
         party._cancel = party.task.cancel
+        party._is_gone = lambda: party.task.done
         return party
 
     def close(self):
         self.post(lambda: self.ended.done() or self.ended.set_result(None))
-        for party in self.parties:
-            if not party.done:
-                party.cancel()
+        for party in self.left():
+            party.cancel()
         until(lambda: self.host.done(), "the group ends")
         super().close()
 
@@ -391,12 +400,12 @@ class GroupThreads(World):
         party = self._party(script, args)
         party.task = self.group.spawn(party.run_blocking, on="thread")
         party._cancel = party.task.cancel
+        party._is_gone = lambda: party.task.done
         return party
 
     def close(self):
-        for party in self.parties:
-            if not party.done:
-                party.cancel()
+        for party in self.left():
+            party.cancel()
         self.ended.set()
         until(lambda: not self.host.is_alive(), "the group ends")
 

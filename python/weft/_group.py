@@ -2,8 +2,9 @@
 
 True whenever the lock is free:
   1. Every process that was spawned and has not ended is in `_children`, and no other is. A finished one is forgotten.
-  2. `_state` becomes `_ENDED` only when `_children` is empty, and nothing joins it after that. (One exception: a second
-     Ctrl-C breaks the wait of a `with` off, see `__exit__`.)
+  2. `_state` becomes `_ENDED` when `_children` is empty, and no process is added after that. (It also does when the
+     wait for them is broken off: by a second Ctrl-C in a `with`, or because the coroutine with the `async with` is
+     destroyed.)
   3. Once `_aborting` is set it stays. Every child that was there has been, or is about to be, told to end; every later
       one never starts.
   4. `_gate` is there while the owner waits for the last child, and goes with it.
@@ -461,6 +462,7 @@ class Group:
             self._abort()  # for when this coroutine is destroyed while it waits
             raise
         finally:
+            self._state = _ENDED
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -507,7 +509,6 @@ class Group:
                     self._notice_deadline()
                 except BaseException as raised:
                     if interruption is not None:
-                        self._state = _ENDED
                         raise
                     interruption = raised
                     self._fail(raised)
@@ -521,6 +522,7 @@ class Group:
             verdict = self._verdict(cancellation)
             return _leave(verdict, error)
         finally:
+            self._state = _ENDED  # whatever broke the wait off
             if shield is not None:
                 shield.exit()
             self._scope.exit()

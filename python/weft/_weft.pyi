@@ -331,7 +331,7 @@ class Selecting(Generic[_CaseT, _T]):
         """Serve one more channel from now on, under a case of its own: any hashable object. It may be called while
         iterating.
 
-        ValueError when there is such a case already, TypeError for what is no channel, receiver or tick.
+        ValueError when there is such a case already, TypeError for what is no channel or receiver.
         """
 
     def discard(self, case: object) -> None:
@@ -600,7 +600,7 @@ def selecting(*channels: _Source[_T], **named: _Source[_T]) -> Selecting[int | s
     """Receive from several channels, over and over: `async for case, value in selecting(news=a, stop=b)`, or `for` in a
     thread.
 
-    It takes channels, receivers and ticks. The case is the position, the keyword, or what `Selecting.add` was given. A
+    It takes channels and receivers. The case is the position, the keyword, or what `Selecting.add` was given. A
     value is taken only when the loop asks for the next one, never ahead.
 
     It is fair: nobody is served twice while another who is ready waits. A channel that is closed and drained leaves,

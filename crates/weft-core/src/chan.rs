@@ -64,15 +64,18 @@ pub enum Outcome {
 #[derive(Default)]
 pub struct Wakes {
     first: Option<Waker>,
-    rest: Vec<Waker>,
+    /// Boxed, and rarely there, so that the whole passes through registers.
+    #[expect(clippy::box_collection)]
+    rest: Option<Box<Vec<Waker>>>,
 }
 
 impl Wakes {
     /// Nobody.
+    #[inline]
     pub const fn new() -> Self {
         Self {
             first: None,
-            rest: Vec::new(),
+            rest: None,
         }
     }
 
@@ -81,26 +84,37 @@ impl Wakes {
         if self.first.is_none() {
             self.first = waker;
         } else if let Some(waker) = waker {
-            self.rest.push(waker);
+            self.rest.get_or_insert_default().push(waker);
         }
     }
 
     /// Wakes them, in the order in which they were met.
-    #[inline]
+    #[inline(always)]
     pub fn wake(self) {
-        if let Some(waker) = self.first {
-            let mut rest = Rest(self.rest.into_iter());
+        let Self { first, rest } = self;
+        match first {
+            Some(first) => Self::wake_all(first, rest),
+            // There is no rest without a first: nothing to look at.
+            None => std::mem::forget(rest),
+        }
+    }
+
+    #[expect(clippy::box_collection)]
+    fn wake_all(first: Waker, rest: Option<Box<Vec<Waker>>>) {
+        let Some(rest) = rest else {
+            return first.wake();
+        };
+        let mut rest = Rest(rest.into_iter());
+        first.wake();
+        for waker in rest.0.by_ref() {
             waker.wake();
-            for waker in rest.0.by_ref() {
-                waker.wake();
-            }
         }
     }
 
     /// The wakers themselves, for a caller with a way of its own to wake.
     #[inline]
     pub fn into_wakers(self) -> impl Iterator<Item = Waker> {
-        self.first.into_iter().chain(self.rest)
+        self.first.into_iter().chain(self.rest.into_iter().flat_map(|rest| *rest))
     }
 
     /// Whether there is nobody to wake.
@@ -262,7 +276,7 @@ impl<T> Chan<T> {
     }
 
     /// Sends now, or says why not; the value comes back.
-    #[inline]
+    #[inline(always)]
     pub fn try_send(&self, value: T) -> (Result<Option<T>, (T, Outcome)>, Wakes) {
         let mut wakes = Wakes::new();
         let answer = match self.with(|state| state.send(value, &mut wakes)) {
@@ -274,7 +288,7 @@ impl<T> Chan<T> {
     }
 
     /// Receives now, or says why not ([`Outcome::Pending`]: nothing there).
-    #[inline]
+    #[inline(always)]
     pub fn try_recv(&self) -> (Result<T, Outcome>, Wakes) {
         let mut wakes = Wakes::new();
         let answer = match self.with(|state| state.recv(&mut wakes)) {
@@ -617,7 +631,7 @@ fn fail<T>(node: &Node<T>, outcome: Outcome) {
 }
 
 impl<T> State<T> {
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, value: T, wakes: &mut Wakes) -> Sent<T> {
         if let Some(end) = self.end {
             return Sent::Failed(value, Outcome::Ended(end));
@@ -662,7 +676,7 @@ impl<T> State<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv(&mut self, wakes: &mut Wakes) -> Received<T> {
         let value = match self.buffer.pop_front() {
             Some(value) => {

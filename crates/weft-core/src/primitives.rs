@@ -24,8 +24,8 @@ pub(crate) use shuttle::{
 };
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::{
+    sync::Arc,
     sync::atomic::{AtomicU32, Ordering},
-    sync::{Arc, Mutex, MutexGuard},
     thread,
 };
 
@@ -163,12 +163,94 @@ mod cell {
     }
 }
 
+#[cfg(not(any(loom, shuttle)))]
 mod lock {
-    use super::{Mutex, MutexGuard, UnsafeCell};
+    use std::sync::{Condvar, Mutex, PoisonError};
+
+    use super::{AtomicU32, Backoff, Ordering};
+
+    const FREE: u32 = 0;
+    const HELD: u32 = 1;
+    /// Held, and somebody sleeps, or is about to.
+    const AWAITED: u32 = 2;
 
     /// A mutex without a guard: a select holds the locks of several channels whose types differ.
     ///
-    /// It is the standard mutex with its guard kept inside, so the model checkers see an ordinary mutex.
+    /// Who finds it held spins, yields, and then sleeps. It is held for some tens of nanoseconds, so sleeping means that the holder was
+    /// interrupted. (Drepper 2011, "Futexes are tricky", the third mutex; a condition variable stands for the futex.)
+    ///
+    /// After `unlock` has set it free it may still look at `sleepers`: whoever unlocks must keep the lock alive, not merely hold it.
+    pub(crate) struct Lock {
+        state: AtomicU32,
+        sleepers: Mutex<()>,
+        freed: Condvar,
+    }
+
+    impl Lock {
+        pub(crate) const fn new() -> Self {
+            Self {
+                state: AtomicU32::new(FREE),
+                sleepers: Mutex::new(()),
+                freed: Condvar::new(),
+            }
+        }
+
+        #[inline(always)]
+        pub(crate) fn lock(&self) {
+            if !self.try_lock() {
+                self.wait();
+            }
+        }
+
+        /// Locks unless somebody holds it.
+        #[inline(always)]
+        pub(crate) fn try_lock(&self) -> bool {
+            // Acquire pairs with the Release in `unlock`: we see what the last holder did.
+            self.state
+                .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+        }
+
+        #[cold]
+        fn wait(&self) {
+            let mut backoff = Backoff::new();
+            while !backoff.is_completed() {
+                backoff.snooze();
+                if self.state.load(Ordering::Relaxed) == FREE && self.try_lock() {
+                    return;
+                }
+            }
+            let mut sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+            // Acquire as in `try_lock`. Who gets it here leaves it marked, because others may sleep as well.
+            while self.state.swap(AWAITED, Ordering::Acquire) != FREE {
+                sleepers = self.freed.wait(sleepers).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+
+        /// # Safety
+        /// The calling thread holds the lock, and keeps it alive until this returns.
+        #[inline(always)]
+        pub(crate) unsafe fn unlock(&self) {
+            // Release pairs with the Acquire of whoever locks it next.
+            if self.state.swap(FREE, Ordering::Release) == AWAITED {
+                self.wake();
+            }
+        }
+
+        #[cold]
+        fn wake(&self) {
+            // Whoever marked it holds `sleepers` until it sleeps: passing through means that it hears us.
+            drop(self.sleepers.lock().unwrap_or_else(PoisonError::into_inner));
+            self.freed.notify_one();
+        }
+    }
+}
+
+#[cfg(any(loom, shuttle))]
+mod lock {
+    use super::{Mutex, MutexGuard, UnsafeCell};
+
+    /// The lock as the model checkers see it: their mutex, with its guard kept inside.
     pub(crate) struct Lock {
         mutex: Mutex<()>,
         guard: UnsafeCell<Option<MutexGuard<'static, ()>>>,

@@ -1,6 +1,6 @@
 //! Every interleaving of small programs, up to a number of preemptions, checked by loom (github.com/tokio-rs/loom).
 //!
-//! LOOM_MAX_PREEMPTIONS=2 RUSTFLAGS="--cfg loom" cargo test -p weft-core --release --target-dir target/loom --test loom
+//! RUSTFLAGS="--cfg loom" cargo test -p weft-core --release --target-dir target/loom --test loom
 //!
 //! A model fails on a data race, on a deadlock (nobody can go on: a lost wake-up), and on a failed assertion.
 #![cfg(loom)]
@@ -17,10 +17,10 @@ use loom::thread;
 use weft_core::waiter::Waiter;
 use weft_core::*;
 
-/// `preemptions` is what keeps the model short; LOOM_MAX_PREEMPTIONS, when given, may only lower it.
+/// `preemptions` bounds the model, so that all of them take about a minute; LOOM_MAX_PREEMPTIONS may only raise it.
 fn model(preemptions: usize, program: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(builder.preemption_bound.map_or(preemptions, |most| most.min(preemptions)));
+    builder.preemption_bound = Some(builder.preemption_bound.map_or(preemptions, |more| more.max(preemptions)));
     builder.check(program);
 }
 
@@ -75,7 +75,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 /// Two claimers and an owner who withdraws: one of the three gets the offer, and the slot has one user at a time.
 #[test]
 fn waiter_claim_claim_withdraw() {
-    model(3, || {
+    model(5, || {
         struct Shared {
             waiter: Waiter,
             slot: UnsafeCell<u32>,
@@ -115,7 +115,7 @@ fn waiter_claim_claim_withdraw() {
 /// Putting in another waker holds the offer for a moment: no claim is lost, and one of the two wakers is called, the new one if it was accepted.
 #[test]
 fn waiter_claim_against_rearm() {
-    model(3, || {
+    model(5, || {
         let waiter = Arc::new(Waiter::new());
         let ((old, old_waker), (new, new_waker)) = (Count::new(), Count::new());
         unsafe { waiter.arm(old_waker) };
@@ -132,7 +132,7 @@ fn waiter_claim_against_rearm() {
 
 #[test]
 fn rendezvous() {
-    model(3, || {
+    model(5, || {
         let (tx, rx) = channel(0);
         let sender = thread::spawn(move || tx.send(Box::new(1)).wait().is_ok());
         assert_eq!(rx.recv().wait(), Ok(Box::new(1)));
@@ -144,7 +144,7 @@ fn rendezvous() {
 #[test]
 fn two_senders_one_receiver() {
     for capacity in [0, 1] {
-        model(2, move || {
+        model(3, move || {
             let (tx, rx) = channel(capacity);
             let other = tx.clone();
             let senders = [
@@ -161,7 +161,7 @@ fn two_senders_one_receiver() {
 
 #[test]
 fn one_sender_two_receivers_and_the_end() {
-    model(2, || {
+    model(3, || {
         let (tx, rx) = channel(1);
         let other = rx.clone();
         let receivers = [
@@ -179,7 +179,7 @@ fn one_sender_two_receivers_and_the_end() {
 /// A receive that is cancelled at any moment: the value is received by it, or by the next, and never by both or by none.
 #[test]
 fn send_against_cancelled_receive() {
-    model(3, || {
+    model(5, || {
         let (tx, rx) = channel(0);
         let sender = thread::spawn(move || tx.send(Box::new(7)).wait().unwrap());
         let (_, waker) = Count::new();
@@ -203,7 +203,7 @@ fn send_against_cancelled_receive() {
 /// A send that is cancelled at any moment: it has happened, or the value is dropped with it.
 #[test]
 fn receive_against_cancelled_send() {
-    model(3, || {
+    model(5, || {
         let (tx, rx) = channel(0);
         let receiver = thread::spawn(move || rx.recv().wait());
         let value = StdArc::new(());
@@ -224,7 +224,7 @@ fn receive_against_cancelled_send() {
 /// A waiting future that gets another waker while it is met: one of its wakers is called after it, or its poll says ready.
 #[test]
 fn send_against_a_new_waker() {
-    model(3, || {
+    model(5, || {
         let (tx, rx) = channel(0);
         let ((old, old_waker), (new, new_waker)) = (Count::new(), Count::new());
         let mut receive = pin!(rx.recv());
@@ -243,7 +243,7 @@ fn send_against_a_new_waker() {
 
 #[test]
 fn close_against_send_and_receive() {
-    model(2, || {
+    model(3, || {
         let channel = Channel::new(0);
         let (a, b) = (channel.clone(), channel.clone());
         let sender = thread::spawn(move || a.send(1).wait().is_ok());
@@ -262,7 +262,7 @@ fn close_against_send_and_receive() {
 
 #[test]
 fn poison_against_send_and_receive() {
-    model(2, || {
+    model(3, || {
         let channel = Channel::new(1);
         let (a, b) = (channel.clone(), channel.clone());
         let value = StdArc::new(());
@@ -280,7 +280,7 @@ fn poison_against_send_and_receive() {
 /// The last receiver leaves while a sender waits or comes.
 #[test]
 fn the_last_receiver_leaves() {
-    model(3, || {
+    model(5, || {
         let (tx, rx) = channel(0);
         let receiver = thread::spawn(move || drop(rx));
         assert!(matches!(tx.send(1).wait(), Err(SendError::NoReceivers(1, None))));
@@ -290,7 +290,7 @@ fn the_last_receiver_leaves() {
 
 #[test]
 fn two_selects_face_each_other() {
-    model(2, || {
+    model(5, || {
         let (a, b) = (Channel::new(0), Channel::new(0));
         let (their_a, their_b) = (a.clone(), b.clone());
         let other = thread::spawn(move || {
@@ -309,7 +309,7 @@ fn two_selects_face_each_other() {
 /// Both sides of one channel in both selects: they meet, and neither meets itself.
 #[test]
 fn two_selects_on_both_sides_of_one_channel() {
-    model(2, || {
+    model(5, || {
         let channel = Channel::new(0);
         let choose = |channel: Channel<u8>, value| {
             let (mut send, mut receive) = (channel.send(value), channel.recv());
@@ -328,7 +328,7 @@ fn two_selects_on_both_sides_of_one_channel() {
 /// Two peers on two channels want the same select: it takes exactly one, the other stays where it was.
 #[test]
 fn a_select_and_two_peers() {
-    model(2, || {
+    model(3, || {
         let (a, b) = (Channel::new(0), Channel::new(0));
         let (to_a, to_b) = (a.clone(), b.clone());
         let peers = [
@@ -348,7 +348,7 @@ fn a_select_and_two_peers() {
 /// A select of futures that is dropped at any moment, decided or not.
 #[test]
 fn a_cancelled_select_and_two_peers() {
-    model(2, || {
+    model(3, || {
         let (a, b) = (Channel::new(0), Channel::new(1));
         let (to_a, to_b) = (a.clone(), b.clone());
         let peers = [
@@ -368,7 +368,7 @@ fn a_cancelled_select_and_two_peers() {
 
 #[test]
 fn a_select_of_futures_and_a_peer() {
-    model(2, || {
+    model(5, || {
         let (a, b) = (Channel::new(0), Channel::<u8>::new(0));
         let to_a = a.clone();
         let peer = thread::spawn(move || to_a.send(1).wait().is_ok());
@@ -385,7 +385,7 @@ fn a_select_of_futures_and_a_peer() {
 /// A standing consumer goes to sleep while channels miss it.
 #[test]
 fn standing_miss_against_arm() {
-    model(2, || {
+    model(3, || {
         let (a, b) = (channel(0), channel(1));
         let feeders = [
             thread::spawn(move || a.0.send(1).wait().is_ok()),
@@ -402,7 +402,7 @@ fn standing_miss_against_arm() {
 /// A standing consumer goes away while it is met.
 #[test]
 fn standing_dropped_against_send() {
-    model(3, || {
+    model(5, || {
         let (tx, rx) = channel(0);
         let sender = thread::spawn(move || tx.send(1).wait().is_ok());
         let mut standing = Standing::new();
@@ -422,7 +422,7 @@ fn standing_dropped_against_send() {
 /// Two parties of which one may be taken by a channel instead.
 #[test]
 fn barrier_against_select() {
-    model(2, || {
+    model(3, || {
         let (barrier, channel) = (Arc::new(Barrier::new(2)), Channel::new(0));
         let (their_barrier, their_channel) = (barrier.clone(), channel.clone());
         let chooser = thread::spawn(move || {
@@ -445,7 +445,7 @@ fn barrier_against_select() {
 /// The last party holds the others for a moment, and lets them go when one of them leaves: then nobody has passed.
 #[test]
 fn barrier_against_a_party_that_leaves() {
-    model(2, || {
+    model(5, || {
         let barrier = Arc::new(Barrier::new(3));
         let (first, second) = (barrier.clone(), barrier.clone());
         let (count, waker) = Count::new();

@@ -426,7 +426,11 @@ pub unsafe extern "C" fn anext(slf: *mut PyObject) -> *mut PyObject {
 /// `_closing()`
 unsafe extern "C" fn closing(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `send`.
-    ffi::edge_object(|| unsafe { Via::of(slf).op(Kind::Closing, None) })
+    ffi::edge_object(|| unsafe {
+        let op = Via::of(slf).op(Kind::Closing, None)?;
+        OpObject::of(op.as_ptr()).made_by_caller();
+        Ok(op)
+    })
 }
 
 /// `__next__()`, which blocks
@@ -501,7 +505,7 @@ pub unsafe extern "C" fn send_many(slf: *mut PyObject, values: *mut PyObject) ->
                 .map(|index| Owned::from_borrowed(c::PyTuple_GET_ITEM(sequence.as_ptr(), index)))
                 .collect();
             let Some(first) = rest.pop_front() else {
-                return Err(ffi::value_error("send_many() needs at least one value"));
+                return Err(ffi::value_error("send_many() was given an empty sequence: it needs at least one value"));
             };
             let op = Via::of(slf).op(Kind::SendMany, Some(first))?;
             OpObject::of(op.as_ptr()).set_rest(rest);

@@ -455,6 +455,15 @@ pub fn seconds(object: *mut PyObject, what: &str) -> Py<f64> {
     let value = unsafe { c::PyFloat_AsDouble(object) };
     // SAFETY: plain call.
     if value == -1.0 && !unsafe { c::PyErr_Occurred() }.is_null() {
+        // SAFETY: an exception type.
+        if unsafe { c::PyErr_ExceptionMatches(c::PyExc_TypeError) } != 0 {
+            // SAFETY: plain call.
+            unsafe { c::PyErr_Clear() };
+            return Err(type_error(&format!(
+                "{what} must be a number of seconds, not {}",
+                type_name(object)
+            )));
+        }
         return Err(Raised);
     }
     if value.is_nan() {
@@ -565,6 +574,8 @@ pub unsafe fn visit(object: *mut PyObject, visit: c::visitproc, argument: *mut c
 /// One row of a method table.
 pub enum Method {
     NoArguments(unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject),
+    /// No arguments; what a call by name finds although a slot has the same name.
+    InsteadOfSlot(unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject),
     OneArgument(unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject),
     Fast(c::PyCFunctionFastWithKeywords),
     ClassFast(c::PyCFunctionFastWithKeywords),
@@ -578,6 +589,10 @@ pub fn methods(class: &str, rows: &[(&'static CStr, Method)]) -> *mut c::PyMetho
         .iter()
         .map(|(name, method)| {
             let (meth, flags) = match *method {
+                Method::InsteadOfSlot(f) => (
+                    c::PyMethodDefPointer { PyCFunction: f },
+                    c::METH_NOARGS | c::METH_COEXIST,
+                ),
                 Method::NoArguments(f) => (c::PyMethodDefPointer { PyCFunction: f }, c::METH_NOARGS),
                 Method::OneArgument(f) => (c::PyMethodDefPointer { PyCFunction: f }, c::METH_O),
                 Method::Fast(f) => (

@@ -50,6 +50,11 @@ unsafe impl Send for Inner {}
 /// How many steps a drain makes between looks at the clock.
 const STEPS: u32 = 4;
 
+/// Two clocks that are no further apart than this, in seconds, are one clock.
+const SAME_CLOCK: f64 = 1.0;
+/// By how much a loop is asked again that has called too early, in nanoseconds: uvloop's clock counts milliseconds.
+const AGAIN: u64 = 1_000_000;
+
 /// `weft._weft._Drain`: the callable given to the loop, once.
 #[repr(C)]
 struct DrainObject {
@@ -326,10 +331,14 @@ impl HomeObject {
 
     // Timers.
 
+    /// The time of the loop's clock; where that is the monotonic one, as in most loops, read off that itself, for a loop may show the time at
+    /// which its turn began.
     fn now(&self, state: &State, event_loop: &Owned) -> Py<f64> {
         // SAFETY: live objects.
         let now = unsafe { ffi::call_method(state.get(Ref::Time), &[event_loop.as_ptr()])? };
-        ffi::seconds(now.as_ptr(), "loop.time()")
+        let now = ffi::seconds(now.as_ptr(), "loop.time()")?;
+        let monotonic = state.monotonic()?;
+        Ok(if (monotonic - now).abs() < SAME_CLOCK { monotonic } else { now })
     }
 
     /// Decides `case` of a waiting operation after `delay` seconds of the loop's clock.
@@ -392,8 +401,7 @@ impl HomeObject {
         let Some(event_loop) = self.event_loop() else {
             return Ok(());
         };
-        // A loop may call a little early, by the resolution of its clock.
-        let now = nanoseconds(self.now(state, &event_loop)? + 1e-6);
+        let now = nanoseconds(self.now(state, &event_loop)?);
         self.inner().armed = None;
         loop {
             let due = {
@@ -427,7 +435,7 @@ impl HomeObject {
             }
         };
         match next {
-            Some(next) => self.arm(state, &event_loop, next),
+            Some(next) => self.arm(state, &event_loop, next.max(now + AGAIN)),
             None => Ok(()),
         }
     }

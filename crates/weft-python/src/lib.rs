@@ -4,12 +4,13 @@
 //! - `channel` and `ends` are the channels; `op` is the operation that every waiting call returns, `select` and `selecting` are made of it.
 //! - `home` is the asyncio side (a loop's queue of decided operations), `thread` the blocking one, `scope` the cancelling of threads.
 //! - `wake` is where the two meet: whoever meets a parked operation wakes it there.
-//! - `stop` is the exception that carries the result of an `await`.
+//! - `stop` is the exception that carries the result of an `await`, `awaiting` what `op.__await__()` returns.
 //! - `timers`, `barrier`, `io` are further kinds of operation; `errors` and `origin` say what went wrong, and where.
 //!
 //! The module has multi-phase initialisation, all its types are heap types in per-interpreter state, and no Python object is in a Rust
 //! static: it loads in interpreters with a GIL of their own, and in free-threaded builds without re-enabling theirs.
 
+mod awaiting;
 mod barrier;
 mod channel;
 mod docs;
@@ -65,6 +66,7 @@ fn execute(module: &Owned) -> Py<()> {
         (Ref::Scope, c"Scope", scope::make_type(module.as_ptr())?),
         (Ref::Home, c"_Home", home),
         (Ref::Drain, c"_Drain", drain),
+        (Ref::Await, c"_Await", awaiting::make_type(module.as_ptr())?),
         (Ref::Stop, c"_Stop", stop::make_type(module.as_ptr())?),
     ];
     for (name, attribute, kind) in types {

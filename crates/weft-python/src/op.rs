@@ -1009,7 +1009,10 @@ impl OpObject {
         if self.is_on_channel() {
             if self.dead_end.get() {
                 // SAFETY: decided: the slot is ours.
-                let value = unsafe { self.node.take().0 };
+                let value = match (self.kind, unsafe { self.node.take().0 }) {
+                    (Kind::SendMany, Some(first)) => Some(self.unsent(first)?),
+                    (_, value) => value,
+                };
                 return Err(errors::end_closed(self.via(), value));
             }
             // SAFETY: decided: the slot is ours.
@@ -1068,9 +1071,13 @@ impl OpObject {
                 ffi::integer(1 + more)
             }
             (Kind::Closing, Outcome::Ended(_), _) => Ok(ffi::boolean(true)),
+            (Kind::SendMany, Outcome::Full, Some(first)) => {
+                Err(errors::would_block(channel, Some(self.unsent(first)?)))
+            }
             (_, Outcome::Full, Some(value)) => Err(errors::would_block(channel, Some(value))),
-            (Kind::Send | Kind::SendMany, Outcome::Ended(end), Some(value)) => {
-                Err(errors::ended_send(channel, end, value))
+            (Kind::Send, Outcome::Ended(end), Some(value)) => Err(errors::ended_send(channel, end, value)),
+            (Kind::SendMany, Outcome::Ended(end), Some(first)) => {
+                Err(errors::ended_send(channel, end, self.unsent(first)?))
             }
             (Kind::RecvNext, Outcome::Ended(end), _) if errors::ends_quietly(channel, end) => {
                 // SAFETY: an exception type.
@@ -1080,6 +1087,16 @@ impl OpObject {
             (_, Outcome::Ended(end), _) => Err(errors::ended_recv(channel, end)),
             (kind, outcome, value) => unreachable!("{kind:?} ended as {outcome:?}, with a value: {}", value.is_some()),
         }
+    }
+
+    /// Of a `send_many` that failed: all its values, as a list.
+    fn unsent(&self, first: Owned) -> Py<Owned> {
+        let mut values = vec![first];
+        // SAFETY: only the performing party touches `extra`.
+        if let Extra::SendMany(rest) = unsafe { &mut *self.extra.get() } {
+            values.extend(rest.drain(..));
+        }
+        ffi::list(values)
     }
 
     /// The answer of a select with a default when nothing was ready.
@@ -1224,7 +1241,15 @@ impl OpObject {
         Raised
     }
 
-    /// `Channel recv on channel 'jobs' (...)`, for messages.
+    /// Blames the caller of the function that made this, which is one of weft's own.
+    pub fn made_by_caller(&self) {
+        // SAFETY: just made: nobody else looks at it.
+        let made = unsafe { &mut *self.made.get() };
+        made.forget();
+        *made = Origin::of_caller();
+    }
+
+    /// `recv on channel 'jobs' (...)`, for messages.
     pub fn description(&self) -> String {
         let what = match self.kind {
             Kind::Send => "send",
@@ -1365,7 +1390,7 @@ fn stop_iteration(state: &State, value: Owned) -> Raised {
     Raised
 }
 
-unsafe extern "C" fn iternext(slf: *mut PyObject) -> *mut PyObject {
+pub unsafe extern "C" fn iternext(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
     ffi::edge_object(|| match op.step()? {
@@ -1374,12 +1399,14 @@ unsafe extern "C" fn iternext(slf: *mut PyObject) -> *mut PyObject {
     })
 }
 
-unsafe extern "C" fn send(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+/// `__await__()`, called by name: an iterator for `yield from`. (`await` itself steps the operation, which cannot be iterated: a forgotten `await` in
+/// `a, b = channel.recv()` must not receive.)
+unsafe extern "C" fn explicit_await(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
-    unsafe { iternext(slf) }
+    ffi::edge_object(|| unsafe { crate::awaiting::make(OpObject::of(slf).state(), slf) })
 }
 
-unsafe extern "C" fn throw(
+pub unsafe extern "C" fn throw(
     slf: *mut PyObject,
     arguments: *const *mut PyObject,
     number: isize,
@@ -1432,7 +1459,7 @@ unsafe extern "C" fn throw(
     })
 }
 
-unsafe extern "C" fn close(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+pub unsafe extern "C" fn close(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `am_send`.
         unsafe { OpObject::of(slf) }.close();
@@ -1568,6 +1595,18 @@ unsafe extern "C" fn add_done_callback(
             Ok(ffi::none())
         }
     })
+}
+
+unsafe extern "C" fn future_done(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `am_send`.
+    let op = unsafe { OpObject::of(slf) };
+    let parked = op.phase.load(Ordering::Relaxed) == PARKED;
+    ffi::edge_object(|| Ok(ffi::boolean(!parked || op.cancelled.get() || op.is_met())))
+}
+
+unsafe extern "C" fn future_cancelled(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `am_send`.
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { OpObject::of(slf) }.cancelled.get())))
 }
 
 unsafe extern "C" fn future_result(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
@@ -1755,17 +1794,19 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
 
 /// Makes the type.
 pub fn make_type(module: *mut PyObject) -> Py<Owned> {
-    use ffi::Method::{ClassOne, Fast, NoArguments, OneArgument};
+    use ffi::Method::{ClassOne, Fast, InsteadOfSlot, NoArguments, OneArgument};
     let methods = ffi::methods(
         "Op",
         &[
             (c"wait", Fast(wait)),
             (c"map", OneArgument(map)),
-            (c"send", OneArgument(send)),
+            (c"__await__", InsteadOfSlot(explicit_await)),
             (c"throw", Fast(throw)),
             (c"close", NoArguments(close)),
             (c"get_loop", NoArguments(get_loop)),
             (c"add_done_callback", Fast(add_done_callback)),
+            (c"done", NoArguments(future_done)),
+            (c"cancelled", NoArguments(future_cancelled)),
             (c"result", NoArguments(future_result)),
             (c"cancel", Fast(cancel)),
             (c"_fire", OneArgument(fire)),
@@ -1779,7 +1820,6 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
         ffi::slot(c::Py_am_await, itself as *mut c_void),
         ffi::slot(c::Py_am_send, am_send as *mut c_void),
         ffi::slot(c::Py_tp_iternext, iternext as *mut c_void),
-        ffi::slot(c::Py_tp_iter, itself as *mut c_void),
         ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
         ffi::slot(c::Py_tp_clear, clear as *mut c_void),
         ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),

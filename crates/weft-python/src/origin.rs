@@ -37,6 +37,27 @@ impl Origin {
         }
     }
 
+    /// The line that called the function being executed.
+    pub fn of_caller() -> Self {
+        // SAFETY: the frame is borrowed and alive while we look at it; GetBack gives a reference.
+        unsafe {
+            let frame = c::PyEval_GetFrame();
+            if frame.is_null() {
+                return Self::UNKNOWN;
+            }
+            let caller = c::PyFrame_GetBack(frame);
+            if caller.is_null() {
+                return Self::here();
+            }
+            let origin = Self {
+                code: c::PyFrame_GetCode(caller).cast(),
+                offset: c::PyFrame_GetLasti(caller),
+            };
+            c::Py_DECREF(caller.cast());
+            origin
+        }
+    }
+
     /// Drops the reference. The origin must not be used again.
     #[inline]
     pub fn forget(&mut self) {

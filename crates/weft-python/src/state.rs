@@ -19,7 +19,7 @@ macro_rules! refs {
 
 refs! {
     // Types.
-    Channel, Sender, Receiver, Op, Selecting, Tick, Barrier, Scope, Home, Drain, Stop,
+    Channel, Sender, Receiver, Op, Selecting, Tick, Barrier, Scope, Home, Drain, Stop, Await,
     // Errors and results, from the Python files.
     Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Selected, Statistics,
     // Names.
