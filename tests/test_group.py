@@ -91,6 +91,10 @@ class Witness:
         return children
 
 
+def until_done(process):
+    until(lambda: process.done)
+
+
 # --- fixtures -------------------------------------------------------------------------------------------------------
 
 
@@ -705,6 +709,23 @@ def test_a_failed_group_of_threads_leaves_no_reference_cycle(traced, fn, body_fa
     assert not traced()
 
 
+def test_joining_a_process_that_failed_adds_no_reference_cycle(traced):
+    def joins():
+        with weft.Group() as group:
+            process = group.spawn(raise_traced)
+            try:
+                until_done(process)
+                process.result()
+            finally:
+                del process  # this frame is in the traceback
+
+    try:
+        joins()
+    except* Traced:
+        pass
+    assert not traced()
+
+
 # --- cancelled from outside -----------------------------------------------------------------------------------------
 
 
@@ -1064,6 +1085,14 @@ def test_cancel_after_reaches_a_coroutine_in_a_thread_while_the_body_is_busy():
     assert process.cancelled()
 
 
+def test_a_group_whose_threads_met_the_deadline_by_themselves_was_cancelled():
+    with weft.Group() as group:
+        process = group.spawn(park)
+        group.cancel_after(0.005)
+        until(process.cancelled)  # and the body ends without having met it
+    assert group.cancelled
+
+
 def test_cancel_after_called_again_moves_the_deadline(arun):
     async def main():
         async with weft.Group() as group:
@@ -1218,14 +1247,24 @@ def test_a_cancellation_nobody_handled_is_an_error_of_the_one_who_joined(arun):
 
 
 def test_joining_one_another_in_a_cancelled_group_is_silent(arun):
+    async def joins_when_cancelled(process):
+        try:
+            await wait_for_ever()
+        finally:
+            await process.join()  # which raises weft.Cancelled
+
     async def main():
         async with weft.Group() as group:
             process = group.spawn(wait_for_ever)
-            other = group.spawn(process.join, on="task")
-            group.spawn(lambda: process.join().wait())
+            others = [
+                group.spawn(process.join, on="task"),
+                group.spawn(joins_when_cancelled, process),
+                group.spawn(lambda: process.join().wait()),
+            ]
             await asyncio.sleep(0)
             group.cancel()
-            await other.join()
+            await others[0].join()
+        assert all(other.cancelled() for other in others)
 
     arun(main)
 
@@ -1256,23 +1295,26 @@ def test_no_thread_outlives_a_group_of_threads():
 
 
 def test_a_group_of_threads_waits_for_the_last_of_each_thread():
-    """Even for the destructors of what a thread had of its own."""
+    """Even for the destructors of what a thread had of its own, in whatever order the threads end."""
     local, gone = threading.local(), []
 
     class Slow:
         def __del__(self):
-            time.sleep(0.02)
+            time.sleep(0.05)
             gone.append(1)
 
-    def child(barrier):
+    def slow():
         local.slow = Slow()
-        barrier.wait(LIMIT)
+
+    def last(first):
+        until(lambda: first.done)
 
     with weft.Group() as group:
-        barrier = threading.Barrier(3)
-        for _ in range(3):
-            group.spawn(child, barrier)
-    assert gone == [1, 1, 1]
+        group.spawn(slow)
+    assert gone == [1]
+    with weft.Group() as group:
+        group.spawn(last, group.spawn(slow))
+    assert gone == [1, 1]
 
 
 def test_the_threads_of_a_group_are_no_daemons():

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use crate::chan::Wakes;
 use crate::op::{Event, Mode};
 use crate::park;
-use crate::primitives::Backoff;
 use crate::select::{self, Case, Outside, Policy};
 use crate::waiter::Waiter;
 
@@ -102,7 +101,7 @@ impl Select<'_, '_> {
 
     /// Performs one if that needs no waiting.
     pub fn try_now(mut self) -> Option<usize> {
-        self.prepare().or_else(|| self.attempt())
+        self.prepare().or_else(|| self.attempt(true))
     }
 
     /// As [`wait`](Self::wait), but gives up at `deadline`.
@@ -127,23 +126,28 @@ impl Select<'_, '_> {
     fn prepare(&mut self) -> Option<usize> {
         let mut decided = None;
         for (index, case) in self.cases.iter_mut().enumerate() {
-            case.prepare(Mode::Blocking);
-            if decided.is_none() && case.is_decided() {
+            if case.prepare(Mode::Blocking) && decided.is_none() {
                 decided = Some(index);
             }
         }
         decided
     }
 
+    /// One attempt without parking: with a look at all of them at once, or only at those that seem ready.
     #[inline]
-    fn attempt(&mut self) -> Option<usize> {
+    fn attempt(&mut self, thoroughly: bool) -> Option<usize> {
         let mut wakes = Wakes::new();
         let chosen = listed(
             self.cases,
             |case| case.case(),
             |cases| {
                 // SAFETY: prepared: the nodes are in no queue, and are not parked now.
-                unsafe { select::attempt(cases, self.policy, false, &mut wakes) }
+                unsafe {
+                match select::attempt_one(cases, self.policy, &mut wakes) {
+                    None if thoroughly => select::attempt_all(cases, self.policy, false, &mut wakes),
+                    taken => taken,
+                }
+            }
             },
         );
         if let Some(index) = chosen {
@@ -159,18 +163,11 @@ impl Select<'_, '_> {
         if let Some(index) = self.prepare() {
             return Some(index);
         }
-        if let Some(index) = self.attempt() {
+        if let Some(index) = self.attempt(false) {
             return Some(index);
         }
         if limit.is_some_and(|limit| limit <= Instant::now()) {
             return None;
-        }
-        let mut backoff = Backoff::new();
-        while !backoff.is_completed() {
-            backoff.snooze();
-            if let Some(index) = self.attempt() {
-                return Some(index);
-            }
         }
         let until = self
             .cases
@@ -197,7 +194,7 @@ impl Select<'_, '_> {
             |case| case.case(),
             |cases| {
                 // SAFETY: as above.
-                unsafe { select::attempt(cases, policy, true, &mut wakes) }
+                unsafe { select::attempt_all(cases, policy, true, &mut wakes) }
             },
         );
         if guard.chosen.is_none() {
@@ -392,8 +389,7 @@ impl<E: Event + ?Sized> Future for SelectPinned<'_, '_, E> {
         for (index, case) in this.cases.iter_mut().enumerate() {
             // SAFETY: nothing is moved.
             let case = unsafe { case.as_mut().get_unchecked_mut() };
-            case.prepare(Mode::Future);
-            if decided.is_none() && case.is_decided() {
+            if case.prepare(Mode::Future) && decided.is_none() {
                 decided = Some(index);
             }
         }

@@ -34,7 +34,6 @@ use std::time::{Duration, Instant};
 
 use crate::chan::{Outcome, Wakes};
 use crate::park;
-use crate::primitives::Backoff;
 use crate::select::{Case, Gate};
 use crate::waiter::Waiter;
 use crate::waitq::{Node, case_of};
@@ -63,10 +62,15 @@ pub unsafe trait Kind {
     /// Called before each attempt, while the operation is not queued.
     #[inline]
     fn prepare(&mut self, _: Mode) {}
-    /// Whether it is worth trying, asked without a lock; only to spin by.
+    /// Whether trying again for a while, without being parked, may succeed.
     #[inline]
-    fn hint(&self) -> bool {
-        true
+    fn gathers(&self) -> bool {
+        false
+    }
+    /// As [`Case::hint`].
+    #[inline]
+    fn hint(&self) -> Option<bool> {
+        None
     }
     /// Performs the operation if that needs no waiting.
     fn now(&mut self, slot: &mut Option<Self::Slot>) -> Option<Self::Output>;
@@ -326,14 +330,12 @@ fn block<K: Kind>(
     if limit.is_some_and(|limit| limit <= Instant::now()) {
         return Err((kind, slot));
     }
-    let mut backoff = Backoff::new();
-    while !backoff.is_completed() {
-        backoff.snooze();
-        if kind.hint()
-            && let Some(output) = kind.now(&mut slot)
-        {
-            return Ok(output);
-        }
+    // Once it is parked, each value wakes it; before that, several may gather.
+    if kind.gathers()
+        && park::briefly(|| kind.hint() == Some(true))
+        && let Some(output) = kind.now(&mut slot)
+    {
+        return Ok(output);
     }
     let until = park::earlier(limit, kind.deadline());
     // From here to `recall` it does not move. Should anything unwind, `drop` recalls it.
@@ -455,6 +457,10 @@ unsafe impl<K: Kind> Case for Op<K> {
         self.kind.gate()
     }
     #[inline]
+    fn hint(&self) -> Option<bool> {
+        self.kind.hint()
+    }
+    #[inline]
     unsafe fn ready(&self) -> bool {
         // SAFETY: the caller's promise, here and below.
         unsafe { self.kind.ready() }
@@ -484,10 +490,8 @@ unsafe impl<K: Kind> Case for Op<K> {
 pub unsafe trait Lend {
     /// The case itself.
     fn case(&self) -> &dyn Case;
-    /// Whether its result is there already.
-    fn is_decided(&self) -> bool;
-    /// Called before each attempt.
-    fn prepare(&mut self, mode: Mode);
+    /// Called before each attempt. `true`: its result is there already.
+    fn prepare(&mut self, mode: Mode) -> bool;
     /// Binds it to the waiter of a select, as its case `index`.
     ///
     /// # Safety
@@ -517,20 +521,17 @@ unsafe impl<K: Kind> Lend for Op<K> {
     }
 
     #[inline]
-    fn is_decided(&self) -> bool {
-        self.stage == Stage::Decided
-    }
-
-    #[inline]
-    fn prepare(&mut self, mode: Mode) {
+    fn prepare(&mut self, mode: Mode) -> bool {
         match self.stage {
             Stage::Fresh => {}
             Stage::Spent => spent(),
             _ => self.recall(),
         }
-        if self.stage == Stage::Fresh {
-            self.kind.prepare(mode);
+        if self.stage == Stage::Decided {
+            return true;
         }
+        self.kind.prepare(mode);
+        false
     }
 
     #[inline]
@@ -567,14 +568,8 @@ unsafe impl<E: Event> Lend for Option<E> {
         }
     }
 
-    fn is_decided(&self) -> bool {
-        self.as_ref().is_some_and(Lend::is_decided)
-    }
-
-    fn prepare(&mut self, mode: Mode) {
-        if let Some(event) = self {
-            event.prepare(mode);
-        }
+    fn prepare(&mut self, mode: Mode) -> bool {
+        self.as_mut().is_some_and(|event| event.prepare(mode))
     }
 
     unsafe fn lend(&mut self, waiter: *const Waiter, index: u32) {

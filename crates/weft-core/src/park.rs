@@ -4,11 +4,11 @@
 //! system call. A park may return for no reason, and may have been woken by a wait that is over, so its return means
 //! nothing: the waiter's state word is asked each time.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
-use crate::primitives::{Backoff, Parker, PlainArc};
+use crate::primitives::{Parker, PlainArc, thread};
 use crate::waiter::Waiter;
 
 struct Unpark(Parker);
@@ -39,23 +39,72 @@ pub(crate) fn waker() -> Waker {
         .unwrap_or_else(|_| make())
 }
 
-/// Blocks until the waiter was met; `false` when `until` came first. The waiter is still armed then, and may be met at any moment.
-pub(crate) fn wait(waiter: &Waiter, until: Option<Instant>) -> bool {
-    let mut backoff = Backoff::new();
-    loop {
-        if waiter.met().is_some() {
+thread_local! {
+    /// How often this thread looks, giving way to others in between, before it sleeps.
+    static PATIENCE: Cell<u32> = const { Cell::new(MOST) };
+}
+
+/// Between looking `LEAST` and `MOST` times: more when it has just helped, less when it has not. A thread whose peers are quick
+/// need not sleep and be woken; one that waits for long wastes little.
+const LEAST: u32 = 4;
+const MOST: u32 = 256;
+/// Before that: the peer may be about to finish on another processor.
+const SPINS: u32 = 8;
+
+/// Spins for a moment, until `is_so`.
+#[inline]
+pub(crate) fn briefly(mut is_so: impl FnMut() -> bool) -> bool {
+    for _ in 0..SPINS {
+        if cfg!(any(loom, shuttle)) {
+            break;
+        }
+        if is_so() {
             return true;
         }
-        if !backoff.is_completed() {
-            backoff.snooze();
-        } else if let Some(until) = until {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
+        std::hint::spin_loop();
+    }
+    is_so()
+}
+
+/// Waits a little, until `is_so`. `false`: it is time to sleep.
+#[inline]
+fn patiently(mut is_so: impl FnMut() -> bool) -> bool {
+    if briefly(&mut is_so) {
+        return true;
+    }
+    if cfg!(any(loom, shuttle)) {
+        return false;
+    }
+    let patience = PATIENCE.try_with(Cell::get).unwrap_or(LEAST);
+    for looked in 0..patience {
+        if is_so() {
+            let _ = PATIENCE.try_with(|patience| patience.set((patience.get() + looked).min(MOST)));
+            return true;
+        }
+        thread::yield_now();
+    }
+    let _ = PATIENCE.try_with(|patience| patience.set((patience.get() / 2).max(LEAST)));
+    is_so()
+}
+
+/// Blocks until the waiter was met; `false` when `until` came first. The waiter is still armed then, and may be met at any moment.
+pub(crate) fn wait(waiter: &Waiter, until: Option<Instant>) -> bool {
+    if patiently(|| waiter.met().is_some()) {
+        return true;
+    }
+    loop {
+        match until {
+            None => Parker::park(None),
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return waiter.met().is_some();
+                }
+                Parker::park(Some(left));
             }
-            Parker::park(Some(left));
-        } else {
-            Parker::park(None);
+        }
+        if waiter.met().is_some() {
+            return true;
         }
     }
 }

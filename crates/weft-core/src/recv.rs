@@ -50,8 +50,12 @@ unsafe impl<T> Kind for Receive<'_, T> {
     type Output = Result<T, RecvError>;
 
     #[inline]
-    fn hint(&self) -> bool {
-        self.chan.may_recv()
+    fn gathers(&self) -> bool {
+        self.chan.gathers()
+    }
+    #[inline]
+    fn hint(&self) -> Option<bool> {
+        Some(self.chan.may_recv())
     }
 
     #[inline]
@@ -124,7 +128,11 @@ unsafe impl<T> Kind for ReceiveMany<'_, T> {
     type Output = Result<Vec<T>, RecvError>;
 
     #[inline]
-    fn hint(&self) -> bool {
+    fn gathers(&self) -> bool {
+        self.one.gathers()
+    }
+    #[inline]
+    fn hint(&self) -> Option<bool> {
         self.one.hint()
     }
 

@@ -31,6 +31,11 @@ pub unsafe trait Case {
     /// The lock under which the other methods are called; `None` when there is nothing to lock.
     #[doc(hidden)]
     fn lock(&self) -> Option<&Gate>;
+    /// Whether `commit` may succeed, asked without the lock; `None`: only the lock can tell.
+    #[doc(hidden)]
+    fn hint(&self) -> Option<bool> {
+        None
+    }
     /// Whether `commit` is likely to succeed.
     ///
     /// # Safety
@@ -98,6 +103,9 @@ unsafe impl<T> Case for SendCase<'_, T> {
     fn lock(&self) -> Option<&Gate> {
         Some(Gate::of(&self.chan.lock))
     }
+    fn hint(&self) -> Option<bool> {
+        Some(self.chan.may_send())
+    }
     unsafe fn ready(&self) -> bool {
         // SAFETY: the caller holds the lock.
         unsafe { self.chan.with_locked(|state| state.send_is_ready()) }
@@ -120,6 +128,9 @@ unsafe impl<T> Case for SendCase<'_, T> {
 unsafe impl<T> Case for RecvCase<'_, T> {
     fn lock(&self) -> Option<&Gate> {
         Some(Gate::of(&self.chan.lock))
+    }
+    fn hint(&self) -> Option<bool> {
+        Some(self.chan.may_recv())
     }
     unsafe fn ready(&self) -> bool {
         // SAFETY: the caller holds the lock.
@@ -150,6 +161,9 @@ unsafe impl Case for Outside {
     fn lock(&self) -> Option<&Gate> {
         None
     }
+    fn hint(&self) -> Option<bool> {
+        Some(self.ready)
+    }
     unsafe fn ready(&self) -> bool {
         self.ready
     }
@@ -166,6 +180,62 @@ unsafe impl Case for Outside {
 /// Each case's node is in no queue. With `park`, each node is bound to one and the same armed waiter with its index in `cases` (or
 /// whatever the caller makes of it), and all stay where they are until the waiter was met or withdrawn, and [`unlink`] was called.
 pub unsafe fn attempt(cases: &[&dyn Case], policy: Policy, park: bool, wakes: &mut Wakes) -> Option<usize> {
+    // SAFETY: the caller's promise, here and below.
+    match unsafe { attempt_one(cases, policy, wakes) } {
+        None => unsafe { attempt_all(cases, policy, park, wakes) },
+        taken => taken,
+    }
+}
+
+/// Takes a case that looks ready from outside, under its lock alone.
+///
+/// A hint that is late does no harm: the commit fails, or the case is found under all locks. It cannot be late for what happened
+/// before the select began, because the hint was stored before that happened. So the choice is among those that were ready when
+/// the select looked, evenly, or the first listed.
+///
+/// # Safety
+/// As for [`attempt`].
+#[inline]
+pub(crate) unsafe fn attempt_one(cases: &[&dyn Case], policy: Policy, wakes: &mut Wakes) -> Option<usize> {
+    let mut chosen = None;
+    let mut ready = 0;
+    for (index, case) in cases.iter().enumerate() {
+        // When one does not know, only the locks can tell.
+        if case.hint()? {
+            ready += 1;
+            if ready == 1 || below(ready) == 0 {
+                chosen = Some(index);
+            }
+            if policy == Policy::Priority {
+                break;
+            }
+        }
+    }
+    let index = chosen?;
+    let case = cases[index];
+    let gate = case.lock();
+    if let Some(gate) = gate {
+        gate.lock();
+    }
+    // SAFETY: the lock is held; the slot is the caller's.
+    let taken = unsafe { case.commit(wakes) };
+    if let Some(gate) = gate {
+        // SAFETY: locked above.
+        unsafe { gate.unlock() };
+    }
+    taken.then_some(index)
+}
+
+/// Takes one ready case under the locks of all, or parks all.
+///
+/// # Safety
+/// As for [`attempt`].
+pub(crate) unsafe fn attempt_all(
+    cases: &[&dyn Case],
+    policy: Policy,
+    park: bool,
+    wakes: &mut Wakes,
+) -> Option<usize> {
     let mut few = [std::ptr::null(); 8];
     let mut many;
     let locks: &mut [*const Lock] = if cases.len() <= few.len() {

@@ -63,8 +63,12 @@ unsafe impl<T> Kind for Offer<'_, T> {
     type Output = Result<Option<T>, SendError<T>>;
 
     #[inline]
-    fn hint(&self) -> bool {
-        self.chan.may_send()
+    fn gathers(&self) -> bool {
+        self.chan.gathers()
+    }
+    #[inline]
+    fn hint(&self) -> Option<bool> {
+        Some(self.chan.may_send())
     }
 
     #[inline]
@@ -157,8 +161,12 @@ unsafe impl<T> Kind for OfferMany<'_, T> {
     type Output = Result<Batch<T>, SendError<()>>;
 
     #[inline]
-    fn hint(&self) -> bool {
-        self.chan.may_send()
+    fn gathers(&self) -> bool {
+        self.chan.gathers()
+    }
+    #[inline]
+    fn hint(&self) -> Option<bool> {
+        Some(self.empty || self.chan.may_send())
     }
 
     fn now(&mut self, slot: &mut Option<T>) -> Option<Self::Output> {

@@ -138,11 +138,6 @@ unsafe impl Kind for Alarm {
         self.mode = mode;
     }
 
-    // There is no use in spinning.
-    fn hint(&self) -> bool {
-        false
-    }
-
     fn now(&mut self, _: &mut Option<Instant>) -> Option<Instant> {
         self.deadline().filter(|_| self.due)
     }
@@ -151,6 +146,9 @@ unsafe impl Kind for Alarm {
         (self.mode == Mode::Future).then(|| Gate::of(&timers().lock))
     }
 
+    fn hint(&self) -> Option<bool> {
+        Some(self.due)
+    }
     unsafe fn ready(&self) -> bool {
         self.due
     }
@@ -222,9 +220,6 @@ unsafe impl Kind for NextTick<'_> {
     fn prepare(&mut self, mode: Mode) {
         self.alarm.prepare(mode);
     }
-    fn hint(&self) -> bool {
-        self.alarm.hint()
-    }
     fn now(&mut self, slot: &mut Option<Instant>) -> Option<Instant> {
         let due = self.alarm.now(slot)?;
         self.tick.advance(due);
@@ -232,6 +227,9 @@ unsafe impl Kind for NextTick<'_> {
     }
     fn gate(&self) -> Option<&Gate> {
         self.alarm.gate()
+    }
+    fn hint(&self) -> Option<bool> {
+        self.alarm.hint()
     }
     unsafe fn ready(&self) -> bool {
         // SAFETY: the caller's promise, here and below.

@@ -28,8 +28,7 @@ pub struct ChannelObject {
     head: PyObject,
     weakrefs: *mut PyObject,
     pub chan: Arc<Chan<Owned>>,
-    /// The module's, which lives as long as the channel's type.
-    state: *const State,
+    state: Arc<State>,
     forks: u32,
     name: Option<Owned>,
     on_undelivered: Option<Owned>,
@@ -73,8 +72,7 @@ impl ChannelObject {
 
     #[inline]
     pub fn state(&self) -> &State {
-        // SAFETY: see the field.
-        unsafe { &*self.state }
+        &self.state
     }
 
     /// An error when the channel was made before this process was forked.
@@ -216,13 +214,19 @@ struct Settings {
 }
 
 fn make(kind: *mut c::PyTypeObject, settings: Settings) -> Py<Owned> {
-    // SAFETY: `Channel` type; every field is written before anybody sees the object.
+    // SAFETY: `Channel` type; every field is written before anybody sees the object. The module's state is in an `Arc`.
     unsafe {
+        let state = State::of_type(kind);
+        if state.is_gone() {
+            return Err(ffi::runtime_error("the module weft._weft is gone"));
+        }
+        Arc::increment_strong_count(state);
+        let state = Arc::from_raw(ptr::from_ref(state));
         let object = ffi::allocate(kind)?;
         let this: *mut ChannelObject = object.as_ptr().cast();
         (&raw mut (*this).weakrefs).write(ptr::null_mut());
         (&raw mut (*this).chan).write(Arc::new(Chan::new(settings.capacity, settings.overflow)));
-        (&raw mut (*this).state).write(State::of_type(kind));
+        (&raw mut (*this).state).write(state);
         (&raw mut (*this).forks).write(FORKS.load(Ordering::Relaxed));
         (&raw mut (*this).name).write(settings.name);
         (&raw mut (*this).on_undelivered).write(settings.on_undelivered);
@@ -779,6 +783,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         }
         ptr::drop_in_place(&raw mut (*this).chan);
         ptr::drop_in_place(&raw mut (*this).name);
+        ptr::drop_in_place(&raw mut (*this).state);
         ptr::drop_in_place(&raw mut (*this).on_undelivered);
         (*this).made.forget();
         (*this).closed.get_mut().unwrap_or_else(|e| e.into_inner()).forget();

@@ -26,6 +26,7 @@ pub struct EndObject {
     head: PyObject,
     /// A strong reference to the channel.
     pub channel: *mut PyObject,
+    side: Side,
     closed: AtomicBool,
     closed_at: Mutex<Origin>,
 }
@@ -45,12 +46,7 @@ impl EndObject {
     }
 
     pub fn side(&self) -> Side {
-        let object = ptr::from_ref(self).cast_mut().cast();
-        // SAFETY: a live object of ours.
-        match unsafe { State::of(object).is(object, Ref::Sender) } {
-            true => Side::Sender,
-            false => Side::Receiver,
-        }
+        self.side
     }
 
     pub fn closed_at(&self) -> String {
@@ -104,6 +100,7 @@ pub fn make(channel: &ChannelObject, side: Side) -> Py<Owned> {
         let object = ffi::allocate(channel.state().class(kind))?;
         let this: *mut EndObject = object.as_ptr().cast();
         (&raw mut (*this).channel).write(Owned::from_borrowed(channel.as_ptr()).into_ptr());
+        (&raw mut (*this).side).write(side);
         (&raw mut (*this).closed).write(AtomicBool::new(false));
         (&raw mut (*this).closed_at).write(Mutex::new(Origin::UNKNOWN));
         Ok(object)

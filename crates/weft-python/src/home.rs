@@ -158,6 +158,9 @@ impl HomeObject {
         let _aside = ffi::Aside::new();
         // SAFETY: a live object of ours.
         let state = unsafe { State::of(self.as_ptr()) };
+        if state.is_gone() {
+            return false;
+        }
         loop {
             let scheduled = (|| {
                 let Some(event_loop) = self.event_loop() else {
@@ -476,7 +479,8 @@ impl HomeObject {
         let _aside = ffi::Aside::new();
         // SAFETY: a live object of ours.
         let state = unsafe { State::of(self.as_ptr()) };
-        if let (Some(event_loop), Ok(number)) = (self.event_loop(), ffi::integer(copy as usize)) {
+        let event_loop = self.event_loop().filter(|_| !state.is_gone());
+        if let (Some(event_loop), Ok(number)) = (event_loop, ffi::integer(copy as usize)) {
             let remove = if write { Ref::RemoveWriter } else { Ref::RemoveReader };
             // SAFETY: live objects. A closed loop refuses, and watches nothing any more.
             unsafe {

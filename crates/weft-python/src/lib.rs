@@ -32,6 +32,7 @@ mod wake;
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
+use std::sync::Arc;
 
 use ffi::{Owned, Py, PyObject, c};
 use state::{Ref, State};
@@ -41,15 +42,16 @@ use state::{Ref, State};
 /// # Safety
 /// `module` is ours, and was executed.
 unsafe fn state_of_module<'a>(module: *mut PyObject) -> &'a State {
-    // SAFETY: the caller's promise: the state holds a pointer to a boxed `State`.
-    unsafe { &**c::PyModule_GetState(module).cast::<*mut State>() }
+    // SAFETY: the caller's promise: the module holds a pointer to its state.
+    unsafe { &**c::PyModule_GetState(module).cast::<*const State>() }
 }
 
 fn execute(module: &Owned) -> Py<()> {
-    let state = Box::into_raw(Box::new(State::new()));
-    // SAFETY: room for a pointer (`m_size`), zeroed before; freed in `free`.
+    // Shared with the channels: the last ones may outlive the module.
+    let state = Arc::into_raw(Arc::new(State::new()));
+    // SAFETY: room for a pointer (`m_size`), null before; given back in `free`.
     let state = unsafe {
-        c::PyModule_GetState(module.as_ptr()).cast::<*mut State>().write(state);
+        c::PyModule_GetState(module.as_ptr()).cast::<*const State>().write(state);
         &*state
     };
     state.fill()?;
@@ -113,7 +115,7 @@ unsafe extern "C" fn exec(module: *mut PyObject) -> c_int {
 unsafe extern "C" fn traverse(module: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
     // SAFETY: from the collector; the state may not be there yet.
     unsafe {
-        let state = c::PyModule_GetState(module).cast::<*mut State>();
+        let state = c::PyModule_GetState(module).cast::<*const State>();
         if state.is_null() || (*state).is_null() {
             return 0;
         }
@@ -121,25 +123,12 @@ unsafe extern "C" fn traverse(module: *mut PyObject, visit: c::visitproc, argume
     }
 }
 
-unsafe extern "C" fn clear(module: *mut PyObject) -> c_int {
-    // SAFETY: as in `traverse`.
-    unsafe {
-        let state = c::PyModule_GetState(module).cast::<*mut State>();
-        if !state.is_null() && !(*state).is_null() {
-            (**state).clear();
-        }
-    }
-    0
-}
-
 unsafe extern "C" fn free(module: *mut c_void) {
-    // SAFETY: the module goes; its objects are gone, for each keeps its type, and that the module.
+    // SAFETY: the module goes, and with it its pointer to the state. (There is no `m_clear`: the collector breaks cycles at the types.)
     unsafe {
-        clear(module.cast());
-        let state = c::PyModule_GetState(module.cast()).cast::<*mut State>();
+        let state = c::PyModule_GetState(module.cast()).cast::<*const State>();
         if !state.is_null() && !(*state).is_null() {
-            drop(Box::from_raw((*state).cast::<State>()));
-            *state = ptr::null_mut();
+            drop(Arc::from_raw(state.replace(ptr::null())));
         }
     }
 }
@@ -190,7 +179,7 @@ pub unsafe extern "C" fn PyInit__weft() -> *mut PyObject {
             m_methods: functions,
             m_slots: Box::leak(slots.into_boxed_slice()).as_mut_ptr(),
             m_traverse: Some(traverse),
-            m_clear: Some(clear),
+            m_clear: None,
             m_free: Some(free),
         };
         Box::into_raw(Box::new(definition)) as usize

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -98,8 +99,9 @@ impl State {
             let kind = c::Py_TYPE(object);
             #[cfg(not(Py_GIL_DISABLED))]
             {
-                let spare = &mut *Self::of_type(kind).spare.get();
-                if spare.len() < SPARE {
+                let state = Self::of_type(kind);
+                let spare = &mut *state.spare.get();
+                if spare.len() < SPARE && !state.is_gone() {
                     spare.push(object);
                     c::Py_DECREF(kind.cast());
                     return;
@@ -124,8 +126,29 @@ impl State {
     /// One of our types.
     #[inline]
     pub unsafe fn of_type<'a>(kind: *mut c::PyTypeObject) -> &'a Self {
-        // SAFETY: as in `of`.
-        unsafe { &**c::PyType_GetModuleState(kind).cast::<*mut Self>() }
+        // SAFETY: as in `of`; the state lives as long as the module, which the type holds.
+        unsafe {
+            let state = c::PyType_GetModuleState(kind).cast::<*const Self>();
+            if state.is_null() || (*state).is_null() {
+                return Self::gone();
+            }
+            &**state
+        }
+    }
+
+    /// For objects that outlive their module, in the last garbage collection of an interpreter: a state without anything in it.
+    #[cold]
+    fn gone() -> &'static Self {
+        static GONE: OnceLock<State> = OnceLock::new();
+        // SAFETY: plain call; the type said that it has no module.
+        unsafe { c::PyErr_Clear() };
+        GONE.get_or_init(Self::new)
+    }
+
+    /// Whether the module is gone: nothing must be asked of it.
+    #[inline]
+    pub fn is_gone(&self) -> bool {
+        self.get(Ref::Op).is_null()
     }
 
     /// A reference that is there from the start (or, for those found when first needed, maybe null). Borrowed.
@@ -256,27 +279,6 @@ impl State {
         0
     }
 
-    /// `tp_clear` of the module.
-    pub fn clear(&self) {
-        let stop = self.spare_stop.swap(ptr::null_mut(), Ordering::AcqRel);
-        if !stop.is_null() {
-            // SAFETY: the memory is ours.
-            unsafe { c::PyObject_GC_Del(stop.cast()) };
-        }
-        #[cfg(not(Py_GIL_DISABLED))]
-        // SAFETY: attached; the memory is ours.
-        unsafe {
-            for object in std::mem::take(&mut *self.spare.get()) {
-                c::PyObject_GC_Del(object.cast());
-            }
-        }
-        for reference in &self.refs {
-            let old = reference.swap(ptr::null_mut(), Ordering::AcqRel);
-            // SAFETY: the reference was ours.
-            drop(unsafe { Owned::from_nullable(old) });
-        }
-    }
-
     /// Interned names and what the Python files define.
     pub fn fill(&self) -> Py<()> {
         let names: [(Ref, &CStr); 20] = [
@@ -321,5 +323,24 @@ impl State {
         self.set(Ref::Selected, ffi::import(c"weft._results", Some(c"Selected"))?);
         self.set(Ref::Statistics, ffi::import(c"weft._results", Some(c"Statistics"))?);
         Ok(())
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let stop = self.spare_stop.swap(ptr::null_mut(), Ordering::AcqRel);
+        // SAFETY: attached; the memory is ours, and so are the references.
+        unsafe {
+            if !stop.is_null() {
+                c::PyObject_GC_Del(stop.cast());
+            }
+            #[cfg(not(Py_GIL_DISABLED))]
+            for object in std::mem::take(&mut *self.spare.get()) {
+                c::PyObject_GC_Del(object.cast());
+            }
+            for reference in &self.refs {
+                drop(Owned::from_nullable(reference.swap(ptr::null_mut(), Ordering::AcqRel)));
+            }
+        }
     }
 }

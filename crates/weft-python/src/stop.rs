@@ -60,9 +60,13 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             }
         }
         let kind = c::Py_TYPE(slf);
-        let other = State::of_type(kind).spare_stop.swap(slf, Ordering::AcqRel);
-        if !other.is_null() {
-            c::PyObject_GC_Del(other.cast());
+        let state = State::of_type(kind);
+        let unused = match state.is_gone() {
+            true => slf,
+            false => state.spare_stop.swap(slf, Ordering::AcqRel),
+        };
+        if !unused.is_null() {
+            c::PyObject_GC_Del(unused.cast());
         }
         c::Py_DECREF(kind.cast());
     }
