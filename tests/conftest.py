@@ -11,7 +11,12 @@ import textwrap
 import pytest
 import worlds
 
-PAIRS = worlds.pairs()
+HERE = [name for name in worlds.SINGLES if not worlds.missing(name)]
+
+
+def pytest_report_header():
+    missing = {name: worlds.missing(name) for name in worlds.SINGLES if name not in HERE}
+    return f"worlds: {', '.join(HERE)}" + "".join(f"; not {name}: {reason}" for name, reason in missing.items())
 
 
 def pytest_generate_tests(metafunc):
@@ -20,13 +25,13 @@ def pytest_generate_tests(metafunc):
     `cancelling`: each world in which a party can be cancelled. `looped`: each event loop with asyncio's tasks.
     """
     for fixture, names in {
-        "pair": PAIRS,
-        "world": list(worlds.WORLDS),
+        "pair": worlds.pairs([name for name in worlds.WORLDS if name in HERE]),
+        "world": worlds.WORLDS,
         "cancelling": worlds.CANCELLING,
         "looped": [*worlds.LOOPS, "pure_python"],
     }.items():
         if fixture in metafunc.fixturenames:
-            metafunc.parametrize(fixture, names, indirect=True)
+            metafunc.parametrize(fixture, [name for name in names if fixture == "pair" or name in HERE], indirect=True)
 
 
 def pytest_collection_finish():
@@ -35,21 +40,13 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-def _visit(*names):
-    for name in names:
-        if reason := worlds.missing(name):
-            pytest.skip(reason)
-
-
 @pytest.fixture
 def pair(request):
-    _visit(*request.param.split(">"))
     yield from _open(*worlds.make_pair(request.param))
 
 
 @pytest.fixture
 def world(request):
-    _visit(request.param)
     world = worlds.make_world(request.param)
     for opened, _ in _open(world, world):
         yield opened

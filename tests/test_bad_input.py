@@ -200,6 +200,39 @@ def test_an_op_is_not_true_false_iterable_or_comparable_by_accident(holding):
         _ = op < op
 
 
+def test_sending_on_a_closed_end(holding):
+    keep, tx = holding.sender(), holding.sender()
+    tx.close()
+    value = object()
+    for call in (lambda: tx.send_nowait(value), lambda: tx.send(value).wait(), weft.select(tx.send(value)).wait):
+        assert refused(weft.Closed, call, "closed").value is value
+    assert refused(weft.Closed, tx.send_many([value]).wait).value == [value]
+    assert holding.statistics().senders == 1
+    keep.close()
+
+
+def test_awaiting_outside_any_scheduler():
+    ch = weft.Channel()
+
+    async def perform(op):
+        await op
+
+    for op in (ch.recv(), ch.send("v"), weft.select(ch.recv(), ch.send("v"))):
+        refused(RuntimeError, lambda: perform(op).send(None), "scheduler", "wait()")  # noqa: B023
+    assert parked(ch) == (0, 0) and ch.statistics().sent == 0
+
+
+def test_waiting_on_a_thread_that_runs_a_loop(run):
+    ch = weft.Channel()
+
+    async def main():
+        for op in (ch.recv(), ch.send("v"), weft.select(ch.recv(), ch.send("v"))):
+            refused(weft.BlockingInLoopError, op.wait, "await")
+
+    run(main)
+    assert parked(ch) == (0, 0) and ch.statistics().sent == 0
+
+
 # --- close, poison --------------------------------------------------------------------------------------------------
 
 

@@ -166,10 +166,8 @@ def test_beside_a_case_that_is_ready_a_blocking_one_is_not_taken(state, operatio
         assert seen == {"mine", "ready"}
 
 
-@cells
-def test_an_operation_that_blocks_parks_until_a_partner_comes(world, state, operation, answer):
-    if answer != "blocks":
-        pytest.skip("does not block")
+@pytest.mark.parametrize("state, operation", [cell[:2] for cell in CELLS if cell[2] == "blocks"])
+def test_an_operation_that_blocks_parks_until_a_partner_comes(world, state, operation):
     ch = state()
     party = world.start(perform, make(ch, operation))
     until_parked(ch, senders=operation == "send", receivers=operation == "recv")

@@ -1704,12 +1704,20 @@ CTRL_C = """
     import asyncio, os, signal, threading, time
     import weft
 
+    def asleep():
+        # Whether the main thread is parked, where the system tells (on Linux).
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/stat") as stat:
+                return stat.read().rpartition(")")[2].split()[0] == "S"
+        except OSError:
+            return True
+
     def press_ctrl_c(*conditions):
         # From a thread of its own, once for each condition: as a terminal would, while the main thread is parked.
         def press():
             global pressed
             for condition in conditions:
-                while not condition():
+                while not (condition() and asleep()):
                     time.sleep(0.001)
                 pressed = time.monotonic()
                 os.kill(os.getpid(), signal.SIGINT)

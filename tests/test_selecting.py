@@ -167,38 +167,44 @@ def test_it_waits_for_a_sender(world):
     assert got == [("a", 1), ("a", 2), ("b", 3)]
 
 
-def test_it_waits_for_a_sender_in_a_loop(pair):
-    here, there = pair
-    if there.loop is None:
-        pytest.skip("no loop to iterate in")
+def test_it_waits_in_a_loop_for_senders_elsewhere(world):
     a, b = weft.Channel(), weft.Channel()
-    got = []
 
     async def serve():
-        async for event in weft.selecting(a=a, b=b):
-            got.append(event)
+        return [event async for event in weft.selecting(a=a, b=b)]
 
-    ended = []
-
-    def begin():
-        task = there.loop.create_task(serve())
-        task.add_done_callback(ended.append)
-
-    there.post(begin)
-    here.start(sending, a, 1, 2).join()
-    here.start(sending, b, 3).join()
+    served = []
+    thread = threading.Thread(target=lambda: served.extend(asyncio.run(serve())))
+    thread.start()
+    world.start(sending, a, 1, 2).join()
+    world.start(sending, b, 3).join()
     a.close()
     b.close()
-    until(lambda: ended)
-    ended[0].result()
-    assert got == [("a", 1), ("a", 2), ("b", 3)]
+    thread.join(10)
+    assert served == [("a", 1), ("a", 2), ("b", 3)]
+
+
+def test_it_waits_in_a_loop_for_senders_in_the_same_loop(looped):
+    a, b = weft.Channel(), weft.Channel()
+
+    async def serve():
+        return [event async for event in weft.selecting(a=a, b=b)]
+
+    task = looped.loop.create_task(serve())
+    looped.start(sending, a, 1, 2).join()
+    looped.start(sending, b, 3).join()
+    a.close()
+    b.close()
+    until(task.done)
+    assert task.result() == [("a", 1), ("a", 2), ("b", 3)]
 
 
 def test_many_senders_in_many_worlds_are_all_heard(pair):
     here, there = pair
     channels = {name: weft.Channel(n) for n, name in enumerate("abcd")}
     parties = [
-        (here, there)[n % 2].start(sending, ch, *((name, k) for k in range(30))) for n, (name, ch) in enumerate(channels.items())
+        (here, there)[n % 2].start(sending, ch, *((name, k) for k in range(30)))
+        for n, (name, ch) in enumerate(channels.items())
     ]
     got, errors = [], []
 
@@ -300,19 +306,10 @@ def test_add_wakes_an_iteration_that_waits(world):
     got = []
     thread = threading.Thread(target=lambda: got.append(next(iter(events))))
     thread.start()
-    until_parked_somewhere(a)
+    until_parked(a, receivers=1)
     events.add("b", b)
     thread.join(10)
     assert got == [("b", "already there")]
-
-
-def until_parked_somewhere(ch):
-    """A selecting that waits may or may not count as parked on its channels: give it the time to begin."""
-    import time
-
-    deadline = time.monotonic() + 0.05
-    while time.monotonic() < deadline and parked(ch) == (0, 0):
-        take_turns(1)
 
 
 def test_discard_while_running():
@@ -345,7 +342,7 @@ def test_discarding_the_last_ends_an_iteration_that_waits():
     got = []
     thread = threading.Thread(target=lambda: got.extend(events))
     thread.start()
-    until_parked_somewhere(a)
+    until_parked(a, receivers=1)
     events.discard("a")
     thread.join(10)
     assert not thread.is_alive() and got == []
@@ -409,7 +406,7 @@ def test_a_close_wakes_an_iteration_that_waits():
     got = []
     thread = threading.Thread(target=lambda: got.extend(weft.selecting(a, b)))
     thread.start()
-    until_parked_somewhere(a)
+    until_parked(a, receivers=1)
     a.close()
     b.close()
     thread.join(10)
@@ -452,7 +449,7 @@ def test_a_wake_up_that_finds_nothing_is_passed_on():
     threads = [threading.Thread(target=lambda: got.append(next(iter(weft.selecting(ch))))) for _ in range(2)]
     for thread in threads:
         thread.start()
-    until_parked_somewhere(ch)
+    until_parked(ch, receivers=2)
     ch.send_nowait("one")
     until(lambda: len(got) == 1)
     ch.send_nowait("two")

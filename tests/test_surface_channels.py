@@ -66,7 +66,20 @@ def test_every_object_can_be_sent():
 
         __hash__ = None
 
-    for value in (None, False, 0, "", (), ch, Odd(), NotImplemented, ..., type, ValueError("not raised"), weft.Closed()):
+    for value in (
+        None,
+        False,
+        0,
+        "",
+        (),
+        ch,
+        Odd(),
+        NotImplemented,
+        ...,
+        type,
+        ValueError("not raised"),
+        weft.Closed(),
+    ):
         ch.send_nowait(value)
         assert ch.recv_nowait() is value
         assert ch.send(value).wait() is None

@@ -235,7 +235,14 @@ def test_errors_can_be_pickled_and_copied():
 
 
 def test_errors_can_be_made_by_hand():
-    for kind in (weft.Closed, weft.Poisoned, weft.NoReceivers, weft.WouldBlock, weft.WeftError, weft.BlockingInLoopError):
+    for kind in (
+        weft.Closed,
+        weft.Poisoned,
+        weft.NoReceivers,
+        weft.WouldBlock,
+        weft.WeftError,
+        weft.BlockingInLoopError,
+    ):
         error = kind("why")
         assert str(error) == "why" and error.channel is None and error.case is None
 

@@ -26,7 +26,10 @@ def test_the_case_is_the_position_or_the_keyword():
                 ch.send_nowait("v")
         cases = {0: never, 1: never, "x": never, "y": never}
         cases[wanted] = ready[0]
-        assert weft.select(cases[0].recv(), cases[1].recv(), x=cases["x"].recv(), y=cases["y"].recv()).wait(0).case == wanted
+        assert (
+            weft.select(cases[0].recv(), cases[1].recv(), x=cases["x"].recv(), y=cases["y"].recv()).wait(0).case
+            == wanted
+        )
 
 
 def test_keywords_may_be_named_like_anything_but_default_and_policy():
@@ -259,7 +262,9 @@ def test_timers_in_a_select_start_when_it_is_performed(world):
 
 def test_the_shortest_timer_wins(world):
     for _ in range(3):
-        op = weft.select(slow=weft.after(30), quick=weft.after(0.005), never=weft.never(), later=weft.at(time.monotonic() + 60))
+        op = weft.select(
+            slow=weft.after(30), quick=weft.after(0.005), never=weft.never(), later=weft.at(time.monotonic() + 60)
+        )
         assert world.start(perform, op).join().case == "quick"
 
 

@@ -67,7 +67,9 @@ def until(condition: Callable[[], Any], what: str | Callable[[], str] = "") -> N
     deadline = time.monotonic() + LIMIT
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"did not happen within {LIMIT:g} s: {what() if callable(what) else what or condition}")
+            raise AssertionError(
+                f"did not happen within {LIMIT:g} s: {what() if callable(what) else what or condition}"
+            )
         turn()
 
 
@@ -436,12 +438,13 @@ def missing(name: str) -> str | None:
     return None
 
 
-def pairs(senders=tuple(WORLDS), receivers=tuple(WORLDS)) -> list[str]:
+def pairs(names=tuple(WORLDS)) -> list[str]:
     """Every ordered pair, "sender>receiver". "asyncio>asyncio" shares a loop; "elsewhere" is a second loop in a thread."""
-    pairs = [f"{a}>{b}" for a in senders for b in receivers]
-    if "asyncio" in senders and "asyncio" in receivers:
-        pairs += ["asyncio>elsewhere", "elsewhere>asyncio", "elsewhere>elsewhere2"]
-    return pairs
+    return [f"{a}>{b}" for a in names for b in names] + [
+        "asyncio>elsewhere",
+        "elsewhere>asyncio",
+        "elsewhere>elsewhere2",
+    ]
 
 
 def make_world(name: str, elsewhere: bool = False) -> World:

@@ -9,7 +9,7 @@ fn main() {
     println!("cargo::rerun-if-changed={}", stub.display());
     let text = fs::read_to_string(&stub).unwrap_or_else(|error| panic!("cannot read {}: {error}", stub.display()));
     let mut table = String::from("pub static DOCS: &[(&str, &str)] = &[\n");
-    for (name, doc) in docstrings(&text) {
+    for (name, doc) in docstrings(&text).into_iter().chain(docstrings(PROTOCOL)) {
         writeln!(table, "    ({name:?}, {:?}),", doc + "\0").expect("writing to a string");
     }
     table.push_str("];\n");
@@ -17,7 +17,35 @@ fn main() {
     fs::write(out, table).expect("OUT_DIR is writable");
 }
 
-/// The docstrings of a stub file, as (`Class`, `Class.method` or `.function`, text) with a signature line in front for callables.
+/// What schedulers call on an operation that is awaited, written as a stub. It is no part of the surface, and `help` shall say so.
+const PROTOCOL: &str = r#"
+class Op:
+    def throw(self, type, value=None, traceback=None, /):
+        """For schedulers: the coroutine that awaits this is thrown an exception."""
+    def close(self):
+        """For schedulers: the coroutine that awaits this is destroyed."""
+    def get_loop(self):
+        """For asyncio's tasks, as of a future: the loop in which this waits."""
+    def add_done_callback(self, fn, *, context=None):
+        """For asyncio's tasks, as of a future: call `fn` once this is decided. Only one can be given."""
+    def done(self):
+        """For asyncio's tasks, as of a future: whether this waits no more."""
+    def cancelled(self):
+        """For asyncio's tasks, as of a future: whether this was withdrawn by `cancel`."""
+    def result(self):
+        """For asyncio's tasks, as of a future: None, or CancelledError. What the operation gave is what `await` returns."""
+    def cancel(self, msg=None):
+        """For asyncio's tasks, as of a future: withdraw it. When it has happened already, the task is cancelled where it
+        waits next."""
+"#;
+
+/// A docstring with the line in front from which `inspect.signature` works.
+fn documented(name: &str, parameters: &str, doc: &str) -> String {
+    format!("{name}{parameters}\n--\n\n{doc}")
+}
+
+/// The docstrings of a stub file, as (`Class`, `Class.method` or `.function`, text) with a signature line in front for what can be called. A method without one
+/// has at least its signature.
 fn docstrings(text: &str) -> Vec<(String, String)> {
     let lines: Vec<&str> = text.lines().collect();
     let mut found: Vec<(String, String)> = Vec::new();
@@ -64,10 +92,16 @@ fn docstrings(text: &str) -> Vec<(String, String)> {
             (_, 0) => format!(".{name}"),
             _ => format!("{class}.{name}"),
         };
-        let Some(first) = lines.get(at).map(|line| line.trim_start()) else {
-            break;
-        };
+        let first = lines.get(at).map_or("", |line| line.trim_start());
         let Some(first) = first.strip_prefix("r\"\"\"").or_else(|| first.strip_prefix("\"\"\"")) else {
+            if name == "__new__" {
+                // How a class is called belongs to the class.
+                if let Some((_, doc)) = found.iter_mut().find(|(known, _)| *known == class) {
+                    *doc = documented(&class, &listed(&parameters(&head)[1..]), doc);
+                }
+            } else if kind == "def" && indent > 0 {
+                found.push((key, documented(&name, &signature(&head, bound), "")));
+            }
             continue;
         };
         let margin = lines[at].len() - lines[at].trim_start().len();
@@ -78,7 +112,7 @@ fn docstrings(text: &str) -> Vec<(String, String)> {
             doc.push_str(first);
             for line in &lines[at + 1..] {
                 doc.push('\n');
-                let line = if line.len() >= margin { &line[margin.min(line.len() - line.trim_start().len())..] } else { line.trim_start() };
+                let line = &line[margin.min(line.len() - line.trim_start().len())..];
                 if let Some(last) = line.strip_suffix("\"\"\"") {
                     doc.push_str(last.trim_end());
                     break;
@@ -90,8 +124,8 @@ fn docstrings(text: &str) -> Vec<(String, String)> {
         if found.iter().any(|(known, _)| *known == key) {
             continue;
         }
-        let doc = if kind == "def" && !property && name != "__init__" && name != "__new__" {
-            format!("{name}{}\n--\n\n{doc}", signature(&head, bound && indent > 0))
+        let doc = if kind == "def" && !property {
+            documented(&name, &signature(&head, bound && indent > 0), &doc)
         } else {
             doc
         };
@@ -100,43 +134,53 @@ fn docstrings(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// `(self, value: T, *, name: str = ...) -> X` as `($self, value, *, name=...)`.
+/// `(self, value: T, *, name: str = "x") -> X` as `($self, value, *, name="x")`.
 fn signature(head: &str, method: bool) -> String {
+    let mut shown = parameters(head);
+    if let Some(first) = shown.first_mut().filter(|_| method) {
+        match first.as_str() {
+            "self" => *first = "$self".to_owned(),
+            "cls" => *first = "$type".to_owned(),
+            _ => {}
+        }
+    }
+    listed(&shown)
+}
+
+fn listed(parameters: &[String]) -> String {
+    format!("({})", parameters.join(", "))
+}
+
+/// The parameters of a function's head, without their types.
+fn parameters(head: &str) -> Vec<String> {
     let inside = head.split_once('(').map_or("", |(_, rest)| rest);
     let mut depth = 0_i32;
-    let mut parameters = vec![String::new()];
+    let mut whole = vec![String::new()];
     for c in inside.chars() {
         match c {
             '(' | '[' | '{' => depth += 1,
             ')' if depth == 0 => break,
             ')' | ']' | '}' => depth -= 1,
             ',' if depth == 0 => {
-                parameters.push(String::new());
+                whole.push(String::new());
                 continue;
             }
             _ => {}
         }
-        if let Some(last) = parameters.last_mut() {
+        if let Some(last) = whole.last_mut() {
             last.push(c);
         }
     }
-    let mut shown: Vec<String> = Vec::new();
-    for (index, parameter) in parameters.iter().enumerate() {
-        let parameter = parameter.trim();
-        if parameter.is_empty() {
-            continue;
-        }
-        let name = parameter.split([':', '=']).next().unwrap_or_default().trim();
-        let default = parameter.rsplit_once('=').map(|(_, value)| value.trim());
-        let name = if index == 0 && method && (name == "self" || name == "cls") {
-            if name == "self" { "$self" } else { "$type" }
-        } else {
-            name
-        };
-        shown.push(match default {
-            Some(value) => format!("{name}={value}"),
-            None => name.to_owned(),
-        });
-    }
-    format!("({})", shown.join(", "))
+    whole
+        .iter()
+        .map(|parameter| parameter.trim())
+        .filter(|parameter| !parameter.is_empty())
+        .map(|parameter| {
+            let name = parameter.split([':', '=']).next().unwrap_or_default().trim();
+            match parameter.rsplit_once('=') {
+                Some((_, default)) => format!("{name}={}", default.trim()),
+                None => name.to_owned(),
+            }
+        })
+        .collect()
 }

@@ -120,7 +120,10 @@ class Process(Generic[T]):
         """
         if not self._done:
             raise WouldBlock(f"process {self._name!r} has not ended yet; wait for it with join()")
-        return self._outcome()
+        try:
+            return self._outcome()
+        finally:
+            del self  # as there
 
     def _outcome(self, _over: bool = True) -> T:
         try:

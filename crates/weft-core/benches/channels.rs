@@ -129,7 +129,9 @@ impl Library for Flume {
     fn select(receivers: &[Self::Receiver]) -> Option<usize> {
         receivers
             .iter()
-            .fold(flume::Selector::new(), |selector, receiver| selector.recv(receiver, Result::ok))
+            .fold(flume::Selector::new(), |selector, receiver| {
+                selector.recv(receiver, Result::ok)
+            })
             .wait()
     }
 }
@@ -242,15 +244,13 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
     let rounds = std::env::var("WEFT_BENCH_ROUNDS").map_or(11, |rounds| rounds.parse().unwrap());
     let mut rows = Vec::new();
-    for (name, capacity) in [
-        ("0", Some(0)),
-        ("1", Some(1)),
-        ("128", Some(128)),
-        ("unbounded", None),
-    ] {
+    for (name, capacity) in [("0", Some(0)), ("1", Some(1)), ("128", Some(128)), ("unbounded", None)] {
         for (kind, senders, receivers) in [("spsc", 1, 1), ("mpsc", 4, 1), ("mpmc", 4, 4)] {
             rows.push((format!("{kind} {name}"), Program::Threads(senders, receivers, capacity)));
         }
@@ -260,14 +260,20 @@ fn main() {
     }
     for channels in [2, 8] {
         for capacity in [0, 1, 128] {
-            rows.push((format!("select{channels} blocked {capacity}"), Program::Select(channels, Some(capacity))));
+            rows.push((
+                format!("select{channels} blocked {capacity}"),
+                Program::Select(channels, Some(capacity)),
+            ));
         }
         rows.push((format!("select{channels} ready"), Program::SelectAlone(channels)));
     }
     rows.retain(|(name, _)| words.is_empty() || words.iter().any(|word| name.contains(word.as_str())));
 
     let names = [Weft::NAME, Crossbeam::NAME, Flume::NAME, Kanal::NAME];
-    println!("{:22}{:>10}{:>10}{:>10}{:>10}   weft/best", "ns per message", names[0], names[1], names[2], names[3]);
+    println!(
+        "{:22}{:>10}{:>10}{:>10}{:>10}   weft/best",
+        "ns per message", names[0], names[1], names[2], names[3]
+    );
     for (name, program) in rows {
         let selects = matches!(program, Program::Select(..) | Program::SelectAlone(_));
         let libraries: [(fn(Program, usize) -> f64, bool); 4] = [
@@ -287,7 +293,10 @@ fn main() {
                 }
             }
         }
-        let medians: Vec<_> = times.into_iter().map(|times| if times.is_empty() { f64::NAN } else { median(times) }).collect();
+        let medians: Vec<_> = times
+            .into_iter()
+            .map(|times| if times.is_empty() { f64::NAN } else { median(times) })
+            .collect();
         let best = medians[1..].iter().copied().fold(f64::INFINITY, f64::min);
         print!("{name:22}");
         medians.iter().for_each(|median| print!("{median:10.1}"));

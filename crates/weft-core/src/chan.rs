@@ -114,7 +114,9 @@ impl Wakes {
     /// The wakers themselves, for a caller with a way of its own to wake.
     #[inline]
     pub fn into_wakers(self) -> impl Iterator<Item = Waker> {
-        self.first.into_iter().chain(self.rest.into_iter().flat_map(|rest| *rest))
+        self.first
+            .into_iter()
+            .chain(self.rest.into_iter().flat_map(|rest| *rest))
     }
 
     /// Whether there is nobody to wake.
@@ -357,6 +359,16 @@ impl<T> Chan<T> {
             (count, Outcome::Done)
         });
         (count, outcome, wakes)
+    }
+
+    /// Whether a send would be decided now, one way or the other. By the time the caller looks it may be otherwise.
+    pub fn can_send(&self) -> bool {
+        self.with(State::send_is_ready)
+    }
+
+    /// Whether a receive would be decided now, as [`can_send`](Self::can_send).
+    pub fn can_recv(&self) -> bool {
+        self.with(State::recv_is_ready)
     }
 
     /// Sends the value in the node's slot if that can be decided now. `true`: decided, see [`Node::take`].

@@ -11,9 +11,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::chan::Wakes;
-use crate::op::{Event, Mode};
+use crate::op::{Event, Lend, Look, Mode};
 use crate::park;
-use crate::select::{self, Case, Outside, Policy};
+use crate::select::{self, Case, Choice, Outside, Policy};
 use crate::waiter::Waiter;
 
 /// Performs exactly one of several operations, blocking the thread; see [`Select`].
@@ -101,7 +101,7 @@ impl Select<'_, '_> {
 
     /// Performs one if that needs no waiting.
     pub fn try_now(mut self) -> Option<usize> {
-        self.prepare().or_else(|| self.attempt(true))
+        glance(self.cases, Mode::Blocking, self.policy).or_else(|| self.attempt())
     }
 
     /// As [`wait`](Self::wait), but gives up at `deadline`.
@@ -122,32 +122,15 @@ impl Select<'_, '_> {
         }
     }
 
-    /// Makes the cases ready to be tried, unless one has been decided before.
-    fn prepare(&mut self) -> Option<usize> {
-        let mut decided = None;
-        for (index, case) in self.cases.iter_mut().enumerate() {
-            if case.prepare(Mode::Blocking) && decided.is_none() {
-                decided = Some(index);
-            }
-        }
-        decided
-    }
-
-    /// One attempt without parking: with a look at all of them at once, or only at those that seem ready.
-    #[inline]
-    fn attempt(&mut self, thoroughly: bool) -> Option<usize> {
+    /// One thorough attempt, without parking.
+    fn attempt(&mut self) -> Option<usize> {
         let mut wakes = Wakes::new();
         let chosen = listed(
             self.cases,
             |case| case.case(),
             |cases| {
                 // SAFETY: prepared: the nodes are in no queue, and are not parked now.
-                unsafe {
-                match select::attempt_one(cases, self.policy, &mut wakes) {
-                    None if thoroughly => select::attempt_all(cases, self.policy, false, &mut wakes),
-                    taken => taken,
-                }
-            }
+                unsafe { select::attempt_all(cases, self.policy, false, &mut wakes) }
             },
         );
         if let Some(index) = chosen {
@@ -160,14 +143,11 @@ impl Select<'_, '_> {
 
     /// `None`: a deadline has come, `limit` or a case's.
     fn perform(&mut self, limit: Option<Instant>) -> Option<usize> {
-        if let Some(index) = self.prepare() {
-            return Some(index);
-        }
-        if let Some(index) = self.attempt(false) {
+        if let Some(index) = glance(self.cases, Mode::Blocking, self.policy) {
             return Some(index);
         }
         if limit.is_some_and(|limit| limit <= Instant::now()) {
-            return None;
+            return self.attempt();
         }
         let until = self
             .cases
@@ -204,6 +184,58 @@ impl Select<'_, '_> {
         wakes.wake();
         chosen
     }
+}
+
+/// A case as a select has it: borrowed, pinned or not.
+trait Held {
+    type Event: Event + ?Sized;
+    /// The case, which is not to be moved.
+    fn event(&mut self) -> &mut Self::Event;
+}
+
+impl<'c> Held for &'c mut dyn Event {
+    type Event = dyn Event + 'c;
+    #[inline]
+    fn event(&mut self) -> &mut Self::Event {
+        *self
+    }
+}
+
+impl<E: Event + ?Sized> Held for Pin<&mut E> {
+    type Event = E;
+    #[inline]
+    fn event(&mut self) -> &mut E {
+        // SAFETY: nothing in this file moves a case.
+        unsafe { self.as_mut().get_unchecked_mut() }
+    }
+}
+
+/// Prepares all cases, and performs one of those that look ready, unless it turns out not to be.
+fn glance<C: Held>(cases: &mut [C], mode: Mode, policy: Policy) -> Option<usize> {
+    let mut decided = None;
+    let mut known = true;
+    let mut choice = Choice::new(policy);
+    for (index, case) in cases.iter_mut().enumerate() {
+        match case.event().prepare(mode) {
+            Look::Decided => decided = decided.or(Some(index)),
+            Look::Ready => drop(choice.offer(index)),
+            Look::NotReady => {}
+            Look::Unknown => known = false,
+        }
+    }
+    if decided.is_some() || !known {
+        return decided;
+    }
+    let case = cases[choice.chosen?].event();
+    let mut wakes = Wakes::new();
+    // SAFETY: prepared: it is in no queue, and its slot is ours.
+    let done = unsafe { select::commit(case.case(), &mut wakes) };
+    if done {
+        // SAFETY: decided, and in no queue.
+        unsafe { case.settle(true) };
+    }
+    wakes.wake();
+    choice.chosen.filter(|_| done)
 }
 
 /// Takes the cases back from the waiter they were lent to.
@@ -324,15 +356,15 @@ impl<'s, 'c, E: Event + ?Sized> SelectPinned<'s, 'c, E> {
         self
     }
 
-    fn attempt(&mut self, park: bool) -> Option<usize> {
+    fn park(&mut self) -> Option<usize> {
         let mut wakes = Wakes::new();
         let policy = self.policy;
         let chosen = listed(
             self.cases,
             |case| case.case(),
             |cases| {
-                // SAFETY: prepared: the nodes are in no queue. With `park` they are lent to our waiter, and we are pinned: `drop` settles.
-                unsafe { select::attempt(cases, policy, park, &mut wakes) }
+                // SAFETY: prepared: the nodes are in no queue. They are lent to our waiter, and we are pinned: `drop` settles.
+                unsafe { select::attempt_all(cases, policy, true, &mut wakes) }
             },
         );
         if chosen.is_some() {
@@ -348,8 +380,8 @@ impl<'s, 'c, E: Event + ?Sized> SelectPinned<'s, 'c, E> {
     unsafe fn settle(&mut self, chosen: Option<usize>) {
         self.parked = false;
         for (index, case) in self.cases.iter_mut().enumerate() {
-            // SAFETY: nothing is moved; the rest is the caller's promise.
-            unsafe { case.as_mut().get_unchecked_mut().settle(chosen == Some(index)) };
+            // SAFETY: the caller's promise.
+            unsafe { case.event().settle(chosen == Some(index)) };
         }
     }
 
@@ -385,15 +417,7 @@ impl<E: Event + ?Sized> Future for SelectPinned<'_, '_, E> {
                 return Poll::Ready(index);
             }
         }
-        let mut decided = None;
-        for (index, case) in this.cases.iter_mut().enumerate() {
-            // SAFETY: nothing is moved.
-            let case = unsafe { case.as_mut().get_unchecked_mut() };
-            if case.prepare(Mode::Future) && decided.is_none() {
-                decided = Some(index);
-            }
-        }
-        if let Some(index) = decided.or_else(|| this.attempt(false)) {
+        if let Some(index) = glance(this.cases, Mode::Future, this.policy) {
             return Poll::Ready(index);
         }
         let waker = context.waker().clone();
@@ -401,13 +425,11 @@ impl<E: Event + ?Sized> Future for SelectPinned<'_, '_, E> {
         unsafe {
             this.waiter.arm(waker);
             for (index, case) in this.cases.iter_mut().enumerate() {
-                case.as_mut()
-                    .get_unchecked_mut()
-                    .lend(&raw const this.waiter, index as u32);
+                case.event().lend(&raw const this.waiter, index as u32);
             }
         }
         this.parked = true;
-        if let Some(index) = this.attempt(true) {
+        if let Some(index) = this.park() {
             // SAFETY: decided while being made: no queue knows the waiter.
             drop(unsafe { this.waiter.disarm() });
             return Poll::Ready(index);

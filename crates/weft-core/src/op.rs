@@ -99,6 +99,8 @@ pub unsafe trait Kind {
     fn conclude(&mut self, slot: Option<Self::Slot>, outcome: Outcome) -> Self::Output;
     /// The operation was decided, and nobody asks for the result.
     fn undo(&mut self, slot: Option<Self::Slot>, outcome: Outcome);
+    /// Whether `restore` does more than to drop the value.
+    const RESTORES: bool = false;
     /// The operation is dropped and was never decided.
     #[inline]
     fn restore(&mut self, slot: Option<Self::Slot>) {
@@ -277,6 +279,18 @@ impl<K: Kind> Op<K> {
         self.kind.conclude(slot, outcome)
     }
 
+    /// Leaves no trace, as far as that is possible.
+    #[cold]
+    fn undo(&mut self) {
+        self.recall();
+        // SAFETY: in no queue: the slot is ours.
+        let (slot, outcome) = unsafe { self.node.take() };
+        match self.stage {
+            Stage::Decided => self.kind.undo(slot, outcome),
+            _ => self.kind.restore(slot),
+        }
+    }
+
     /// Performs a fresh operation if that needs no waiting.
     #[inline]
     fn now(&mut self) -> Option<K::Output> {
@@ -420,21 +434,11 @@ impl<K: Kind> Future for Op<K> {
 impl<K: Kind> Drop for Op<K> {
     #[inline]
     fn drop(&mut self) {
-        if let Stage::Parked | Stage::Lent(_) = self.stage {
-            self.recall();
-        }
         match self.stage {
             Stage::Spent => {}
-            Stage::Decided => {
-                // SAFETY: decided, and in no queue: the slot is ours.
-                let (slot, outcome) = unsafe { self.node.take() };
-                self.kind.undo(slot, outcome);
-            }
-            _ => {
-                // SAFETY: fresh: the slot is ours.
-                let (slot, _) = unsafe { self.node.take() };
-                self.kind.restore(slot);
-            }
+            // What is in the slot goes with the node.
+            Stage::Fresh if !K::RESTORES => {}
+            _ => self.undo(),
         }
     }
 }
@@ -482,6 +486,20 @@ unsafe impl<K: Kind> Case for Op<K> {
     }
 }
 
+/// How a case looks before a select has locked anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[doc(hidden)]
+pub enum Look {
+    /// Its result is there: it was chosen before, and nobody has asked for it.
+    Decided,
+    /// It may be performed now.
+    Ready,
+    /// It may not.
+    NotReady,
+    /// Only its lock can tell.
+    Unknown,
+}
+
 /// What a select does with its cases. Sealed.
 ///
 /// # Safety
@@ -490,8 +508,8 @@ unsafe impl<K: Kind> Case for Op<K> {
 pub unsafe trait Lend {
     /// The case itself.
     fn case(&self) -> &dyn Case;
-    /// Called before each attempt. `true`: its result is there already.
-    fn prepare(&mut self, mode: Mode) -> bool;
+    /// Called before each attempt: how it looks, without a lock.
+    fn prepare(&mut self, mode: Mode) -> Look;
     /// Binds it to the waiter of a select, as its case `index`.
     ///
     /// # Safety
@@ -521,17 +539,21 @@ unsafe impl<K: Kind> Lend for Op<K> {
     }
 
     #[inline]
-    fn prepare(&mut self, mode: Mode) -> bool {
+    fn prepare(&mut self, mode: Mode) -> Look {
         match self.stage {
             Stage::Fresh => {}
             Stage::Spent => spent(),
             _ => self.recall(),
         }
         if self.stage == Stage::Decided {
-            return true;
+            return Look::Decided;
         }
         self.kind.prepare(mode);
-        false
+        match self.kind.hint() {
+            Some(true) => Look::Ready,
+            Some(false) => Look::NotReady,
+            None => Look::Unknown,
+        }
     }
 
     #[inline]
@@ -568,8 +590,8 @@ unsafe impl<E: Event> Lend for Option<E> {
         }
     }
 
-    fn prepare(&mut self, mode: Mode) -> bool {
-        self.as_mut().is_some_and(|event| event.prepare(mode))
+    fn prepare(&mut self, mode: Mode) -> Look {
+        self.as_mut().map_or(Look::NotReady, |event| event.prepare(mode))
     }
 
     unsafe fn lend(&mut self, waiter: *const Waiter, index: u32) {

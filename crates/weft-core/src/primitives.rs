@@ -13,19 +13,19 @@ pub(crate) use std::sync::OnceLock;
 #[cfg(loom)]
 pub(crate) use loom::{
     sync::atomic::{AtomicU32, Ordering},
-    sync::{Arc, Condvar, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex},
     thread,
 };
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
     sync::atomic::{AtomicU32, Ordering},
-    sync::{Arc, Condvar, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex},
     thread,
 };
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::{
-    sync::Arc,
     sync::atomic::{AtomicU32, Ordering},
+    sync::{Arc, Condvar, Mutex},
     thread,
 };
 
@@ -163,11 +163,10 @@ mod cell {
     }
 }
 
-#[cfg(not(any(loom, shuttle)))]
 mod lock {
-    use std::sync::{Condvar, Mutex, PoisonError};
+    use std::sync::PoisonError;
 
-    use super::{AtomicU32, Backoff, Ordering};
+    use super::{AtomicU32, Backoff, Condvar, Mutex, Ordering};
 
     const FREE: u32 = 0;
     const HELD: u32 = 1;
@@ -187,7 +186,7 @@ mod lock {
     }
 
     impl Lock {
-        pub(crate) const fn new() -> Self {
+        pub(crate) fn new() -> Self {
             Self {
                 state: AtomicU32::new(FREE),
                 sleepers: Mutex::new(()),
@@ -242,71 +241,6 @@ mod lock {
             // Whoever marked it holds `sleepers` until it sleeps: passing through means that it hears us.
             drop(self.sleepers.lock().unwrap_or_else(PoisonError::into_inner));
             self.freed.notify_one();
-        }
-    }
-}
-
-#[cfg(any(loom, shuttle))]
-mod lock {
-    use super::{Mutex, MutexGuard, UnsafeCell};
-
-    /// The lock as the model checkers see it: their mutex, with its guard kept inside.
-    pub(crate) struct Lock {
-        mutex: Mutex<()>,
-        guard: UnsafeCell<Option<MutexGuard<'static, ()>>>,
-    }
-
-    // SAFETY: `guard` is touched only by the thread that holds `mutex`, which is also the one that releases it.
-    unsafe impl Send for Lock {}
-    // SAFETY: as above.
-    unsafe impl Sync for Lock {}
-
-    impl Lock {
-        pub(crate) fn new() -> Self {
-            Self {
-                mutex: Mutex::new(()),
-                guard: UnsafeCell::new(None),
-            }
-        }
-
-        #[inline]
-        pub(crate) fn lock(&self) {
-            // A poisoned mutex is as good as any: no foreign code runs under it, so nothing can panic half-way.
-            let guard = match self.mutex.lock() {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            };
-            self.keep(guard);
-        }
-
-        /// Locks unless somebody holds it.
-        #[inline]
-        pub(crate) fn try_lock(&self) -> bool {
-            match self.mutex.try_lock() {
-                Ok(guard) => {
-                    self.keep(guard);
-                    true
-                }
-                Err(_) => false,
-            }
-        }
-
-        #[inline]
-        fn keep(&self, guard: MutexGuard<'_, ()>) {
-            // SAFETY: only the lifetime changes; `unlock` drops the guard, and `Lock` outlives every lock/unlock pair
-            // because both borrow it.
-            let guard: MutexGuard<'static, ()> = unsafe { std::mem::transmute(guard) };
-            // SAFETY: we hold the mutex.
-            self.guard.with_mut(|slot| unsafe { *slot = Some(guard) });
-        }
-
-        /// # Safety
-        /// The calling thread holds the lock.
-        #[inline]
-        pub(crate) unsafe fn unlock(&self) {
-            // SAFETY: the caller holds the mutex. The guard leaves the cell before the mutex opens.
-            let guard = self.guard.with_mut(|slot| unsafe { (*slot).take() });
-            drop(guard);
         }
     }
 }

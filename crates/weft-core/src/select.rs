@@ -197,22 +197,24 @@ pub unsafe fn attempt(cases: &[&dyn Case], policy: Policy, park: bool, wakes: &m
 /// As for [`attempt`].
 #[inline]
 pub(crate) unsafe fn attempt_one(cases: &[&dyn Case], policy: Policy, wakes: &mut Wakes) -> Option<usize> {
-    let mut chosen = None;
-    let mut ready = 0;
+    let mut choice = Choice::new(policy);
     for (index, case) in cases.iter().enumerate() {
         // When one does not know, only the locks can tell.
-        if case.hint()? {
-            ready += 1;
-            if ready == 1 || below(ready) == 0 {
-                chosen = Some(index);
-            }
-            if policy == Policy::Priority {
-                break;
-            }
+        if case.hint()? && choice.offer(index) {
+            break;
         }
     }
-    let index = chosen?;
-    let case = cases[index];
+    let index = choice.chosen?;
+    // SAFETY: the caller's promise.
+    unsafe { commit(cases[index], wakes) }.then_some(index)
+}
+
+/// Performs a case under its lock alone, if it can be.
+///
+/// # Safety
+/// The case is in no queue, and its slot is the caller's.
+#[inline]
+pub(crate) unsafe fn commit(case: &dyn Case, wakes: &mut Wakes) -> bool {
     let gate = case.lock();
     if let Some(gate) = gate {
         gate.lock();
@@ -223,19 +225,42 @@ pub(crate) unsafe fn attempt_one(cases: &[&dyn Case], policy: Policy, wakes: &mu
         // SAFETY: locked above.
         unsafe { gate.unlock() };
     }
-    taken.then_some(index)
+    taken
+}
+
+/// One of several, chosen while they go by.
+pub(crate) struct Choice {
+    pub(crate) chosen: Option<usize>,
+    policy: Policy,
+    seen: u32,
+}
+
+impl Choice {
+    #[inline]
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            chosen: None,
+            policy,
+            seen: 0,
+        }
+    }
+
+    /// One more that is ready; `true`: the others need not be looked at.
+    #[inline]
+    pub(crate) fn offer(&mut self, index: usize) -> bool {
+        self.seen += 1;
+        if self.seen == 1 || (self.policy == Policy::Random && below(self.seen) == 0) {
+            self.chosen = Some(index);
+        }
+        self.policy == Policy::Priority
+    }
 }
 
 /// Takes one ready case under the locks of all, or parks all.
 ///
 /// # Safety
 /// As for [`attempt`].
-pub(crate) unsafe fn attempt_all(
-    cases: &[&dyn Case],
-    policy: Policy,
-    park: bool,
-    wakes: &mut Wakes,
-) -> Option<usize> {
+pub(crate) unsafe fn attempt_all(cases: &[&dyn Case], policy: Policy, park: bool, wakes: &mut Wakes) -> Option<usize> {
     let mut few = [std::ptr::null(); 8];
     let mut many;
     let locks: &mut [*const Lock] = if cases.len() <= few.len() {
@@ -310,21 +335,14 @@ pub unsafe fn unlink(cases: &[&dyn Case]) {
 /// # Safety
 /// The locks of all cases are held.
 unsafe fn choose(cases: &[&dyn Case], policy: Policy) -> Option<usize> {
-    let mut chosen = None;
-    let mut ready = 0;
+    let mut choice = Choice::new(policy);
     for (index, case) in cases.iter().enumerate() {
         // SAFETY: the caller's promise.
-        if unsafe { case.ready() } {
-            ready += 1;
-            if ready == 1 || below(ready) == 0 {
-                chosen = Some(index);
-            }
-            if policy == Policy::Priority {
-                break;
-            }
+        if unsafe { case.ready() } && choice.offer(index) {
+            break;
         }
     }
-    chosen
+    choice.chosen
 }
 
 thread_local! {
@@ -337,8 +355,8 @@ fn seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish() | 1
 }
 
-/// A uniform number below `n`: xorshift64* (Vigna 2016) and Lemire's multiplication (2019; its bias is below n / 2^32).
-fn below(n: u32) -> u32 {
+/// A uniform number below `n`, from this thread's own generator: xorshift64* (Vigna 2016) and Lemire's multiplication (2019; its bias is below n / 2^32).
+pub fn below(n: u32) -> u32 {
     if cfg!(any(loom, shuttle)) {
         // A model must do the same each time.
         return 0;

@@ -222,6 +222,7 @@ unsafe impl<T> Kind for OfferMany<'_, T> {
         }
     }
 
+    const RESTORES: bool = true;
     fn restore(&mut self, slot: Option<T>) {
         if let Some(value) = slot {
             self.values.push_front(value);

@@ -20,7 +20,11 @@ use weft_core::*;
 /// `preemptions` bounds the model, so that all of them take about a minute; LOOM_MAX_PREEMPTIONS may only raise it.
 fn model(preemptions: usize, program: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(builder.preemption_bound.map_or(preemptions, |more| more.max(preemptions)));
+    builder.preemption_bound = Some(
+        builder
+            .preemption_bound
+            .map_or(preemptions, |more| more.max(preemptions)),
+    );
     builder.check(program);
 }
 
@@ -321,7 +325,10 @@ fn two_selects_on_both_sides_of_one_channel() {
         let theirs = channel.clone();
         let other = thread::spawn(move || choose(theirs, 1));
         let mine = choose(channel, 2);
-        assert!(matches!((mine, other.join().unwrap()), (Some(1), None) | (None, Some(2))));
+        assert!(matches!(
+            (mine, other.join().unwrap()),
+            (Some(1), None) | (None, Some(2))
+        ));
     });
 }
 
@@ -409,7 +416,10 @@ fn standing_dropped_against_send() {
         standing.add(rx.clone());
         let got = {
             let mut next = pin!(standing.next());
-            matches!(poll(next.as_mut(), &Count::new().1), Poll::Ready(Some(Served::Value(_, 1))))
+            matches!(
+                poll(next.as_mut(), &Count::new().1),
+                Poll::Ready(Some(Served::Value(_, 1)))
+            )
         };
         drop(standing);
         if !got {

@@ -7,8 +7,8 @@ use std::ffi::{CStr, c_int, c_long, c_longlong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 
-pub use pyo3_ffi as c;
-pub use pyo3_ffi::PyObject;
+pub mod c;
+pub use c::PyObject;
 
 /// The error indicator is set.
 #[derive(Debug)]
@@ -533,13 +533,8 @@ unsafe fn from_spec(
 /// `kind` is a heap type of ours; the caller fills every field before the object is seen by anybody.
 #[inline]
 pub unsafe fn allocate(kind: *mut c::PyTypeObject) -> Py<Owned> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let Some(alloc) = (*kind).tp_alloc else {
-            return Err(runtime_error("type without an allocator"));
-        };
-        Owned::from_new(alloc(kind, 0))
-    }
+    // SAFETY: the caller's promise; this is the allocator of every heap type that names no other.
+    unsafe { Owned::from_new(c::PyType_GenericAlloc(kind, 0)) }
 }
 
 /// Ends an instance: its memory and its reference to the heap type.

@@ -19,6 +19,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use smallvec::SmallVec;
 use weft_core::barrier::{Barrier, SyncCase};
 use weft_core::chan::{Chan, Outcome, Wakes};
 use weft_core::select::{self, Case, Gate, Outside, Policy, RecvCase, SendCase};
@@ -85,9 +86,9 @@ pub enum Sleeper {
 /// What only some kinds have.
 enum Extra {
     None,
-    Select(Select),
+    Select(Box<Select>),
     RecvMany(usize),
-    SendMany(VecDeque<Owned>),
+    SendMany(Box<VecDeque<Owned>>),
     /// Seconds: a delay or a time.
     Time(f64),
     Descriptor {
@@ -95,14 +96,28 @@ enum Extra {
         /// The duplicate that a loop watches, or -1.
         watched: c_int,
     },
-    Sync(Node<usize>),
+    Sync(Box<Node<usize>>),
 }
 
 struct Select {
-    leaves: Vec<*mut OpObject>,
+    /// The operations it was made of, each with a reference.
+    cases: SmallVec<[*mut OpObject; FEW]>,
+    /// Where there is a select among them: the same, with that one's leaves in its place.
+    flat: Option<Vec<*mut OpObject>>,
+    /// All leaves are receives and sends, or timers that are not due when the select begins.
+    plain: bool,
     default: Option<Owned>,
     policy: Policy,
 }
+
+impl Select {
+    fn leaves(&self) -> &[*mut OpObject] {
+        self.flat.as_deref().unwrap_or(&self.cases)
+    }
+}
+
+/// So many cases of a select need no memory of their own.
+pub const FEW: usize = 4;
 
 /// `weft.Op`.
 #[repr(C)]
@@ -288,35 +303,40 @@ pub fn descriptor(state: &State, kind: Kind, owner: *mut PyObject, fd: c_int) ->
 pub fn sync(state: &State, owner: *mut PyObject) -> Py<Owned> {
     let op = make(state, Kind::Sync, owner, None)?;
     // SAFETY: just made.
-    unsafe { OpObject::of(op.as_ptr()).set_extra(Extra::Sync(Node::new(None))) };
+    unsafe { OpObject::of(op.as_ptr()).set_extra(Extra::Sync(Box::new(Node::new(None)))) };
     Ok(op)
 }
 
-/// A select of these (case, operation) pairs, which are all fresh and become its leaves; a select among them brings its own leaves.
+/// A select of these operations, each marked with its case and with a reference that is taken over; a select among them brings its own leaves.
 pub fn select(
     state: &State,
-    cases: Vec<(Owned, Owned)>,
+    cases: SmallVec<[*mut OpObject; FEW]>,
     default: Option<Owned>,
     policy: Policy,
 ) -> Py<Owned> {
     let root = make(state, Kind::Select, ptr::null_mut(), None)?;
-    let mut leaves = Vec::with_capacity(cases.len());
-    for (case, op) in cases {
-        // SAFETY: operations, checked by the caller.
-        let this = unsafe { OpObject::of(op.as_ptr()) };
-        this.phase.store(TAKEN, Ordering::Relaxed);
-        this.parent.set(root.as_ptr().cast());
-        this.case.set(case.into_ptr());
-        leaves.push(op.into_ptr().cast());
+    // SAFETY: operations that the caller holds for us.
+    let op = |case: &*mut OpObject| unsafe { &**case };
+    for case in &cases {
+        op(case).parent.set(root.as_ptr().cast());
     }
+    let flat = cases.iter().any(|case| op(case).kind == Kind::Select).then(|| {
+        let mut all = Vec::new();
+        for case in &cases {
+            op(case).with_leaves(|leaves| all.extend_from_slice(leaves));
+        }
+        all
+    });
+    let mut select = Box::new(Select {
+        cases,
+        flat,
+        plain: default.is_none(),
+        default,
+        policy,
+    });
+    select.plain &= select.leaves().iter().all(|leaf| op(leaf).is_plain());
     // SAFETY: just made.
-    unsafe {
-        OpObject::of(root.as_ptr()).set_extra(Extra::Select(Select {
-            leaves,
-            default,
-            policy,
-        }));
-    }
+    unsafe { OpObject::of(root.as_ptr()).set_extra(Extra::Select(select)) };
     Ok(root)
 }
 
@@ -371,6 +391,18 @@ impl OpObject {
         self.phase.load(Ordering::Relaxed) == TAKEN
     }
 
+    /// A fresh operation becomes a case of a select that is being made.
+    pub fn become_case(&self, case: Owned) {
+        self.phase.store(TAKEN, Ordering::Relaxed);
+        Self::put(&self.case, Some(case));
+    }
+
+    /// The select was not made after all.
+    pub fn become_free(&self) {
+        Self::put(&self.case, None);
+        self.phase.store(FRESH, Ordering::Relaxed);
+    }
+
     pub fn has_default(&self) -> bool {
         matches!(self.extra(), Extra::Select(select) if select.default.is_some())
     }
@@ -386,7 +418,7 @@ impl OpObject {
     }
 
     pub fn set_rest(&self, rest: VecDeque<Owned>) {
-        self.set_extra(Extra::SendMany(rest));
+        self.set_extra(Extra::SendMany(Box::new(rest)));
     }
 
     pub fn set_max(&self, max: usize) {
@@ -410,30 +442,45 @@ impl OpObject {
     }
 
     /// All leaves, first to last; an operation that is no select is its own only leaf.
+    #[inline]
     pub fn with_leaves<R>(&self, f: impl FnOnce(&[*mut OpObject]) -> R) -> R {
-        if let Extra::Select(_) = self.extra() {
-            let mut all = Vec::new();
-            self.collect_leaves(&mut all);
-            return f(&all);
+        match self.extra() {
+            Extra::Select(select) => f(select.leaves()),
+            _ => f(&[ptr::from_ref(self).cast_mut()]),
         }
-        f(&[ptr::from_ref(self).cast_mut()])
     }
 
-    fn collect_leaves(&self, all: &mut Vec<*mut OpObject>) {
-        match self.extra() {
-            Extra::Select(select) => {
-                for leaf in &select.leaves {
-                    // SAFETY: the select holds its leaves.
-                    unsafe { (**leaf).collect_leaves(all) };
-                }
-            }
-            _ => all.push(ptr::from_ref(self).cast_mut()),
+    /// The leaves as weft-core sees them.
+    fn with_cases<R>(leaves: &[*mut OpObject], f: impl FnOnce(&[&dyn Case]) -> R) -> R {
+        // SAFETY: held by the select, or the operation itself.
+        let case = |leaf: &*mut OpObject| unsafe { (**leaf).as_case() };
+        if leaves.len() <= FEW {
+            let cases: [Leaf<'_>; FEW] =
+                std::array::from_fn(|index| leaves.get(index).map_or(Leaf::Outside(Outside { ready: false }), case));
+            let views: [&dyn Case; FEW] = std::array::from_fn(|index| &cases[index] as &dyn Case);
+            f(&views[..leaves.len()])
+        } else {
+            let cases: Vec<Leaf<'_>> = leaves.iter().map(case).collect();
+            let views: Vec<&dyn Case> = cases.iter().map(|case| case as &dyn Case).collect();
+            f(&views)
+        }
+    }
+
+    /// See `Select::plain`.
+    fn is_plain(&self) -> bool {
+        match (self.kind, self.extra()) {
+            (Kind::After, Extra::Time(delay)) => *delay > 0.0,
+            (Kind::Never, _) => true,
+            _ => self.is_on_channel(),
         }
     }
 
     fn leaf(&self, index: u32) -> &Self {
-        // SAFETY: the select holds its leaves as long as it lives.
-        self.with_leaves(|leaves| unsafe { &*leaves[index as usize] })
+        match self.extra() {
+            // SAFETY: the select holds its leaves as long as it lives.
+            Extra::Select(select) => unsafe { &*select.leaves()[index as usize] },
+            _ => self,
+        }
     }
 
     #[inline]
@@ -579,31 +626,12 @@ impl OpObject {
     /// Tries, without parking. `true`: decided, `winner` is set, and everybody concerned is woken.
     #[inline]
     fn try_now(&self) -> Py<bool> {
-        match self.kind {
-            Kind::Send | Kind::SendMany | Kind::Recv | Kind::RecvNext | Kind::RecvMany | Kind::Closing => {
-                let via = self.via();
-                via.check()?;
-                if via.end_is_closed() {
-                    self.dead_end.set(true);
-                    return Ok(true);
-                }
-                let sending = matches!(self.kind, Kind::Send | Kind::SendMany);
-                loop {
-                    let mut wakes = Wakes::new();
-                    // SAFETY: not parked: the slot is ours, and filled for a send.
-                    let decided = unsafe {
-                        if sending {
-                            self.chan().send_now(&self.node, &mut wakes)
-                        } else {
-                            self.chan().recv_now(&self.node, &mut wakes)
-                        }
-                    };
-                    if !self.woke(wakes) {
-                        return Ok(decided);
-                    }
-                }
-            }
-            Kind::NextEvent => self.selecting().try_next(self),
+        if self.is_on_channel() {
+            return self.try_channel();
+        }
+        match self.extra() {
+            _ if self.kind == Kind::NextEvent => self.selecting().try_next(self),
+            Extra::Select(select) if select.plain => self.try_plain(select),
             _ => self.with_leaves(|leaves| {
                 for leaf in leaves {
                     // SAFETY: held by the select, or this operation itself.
@@ -612,6 +640,82 @@ impl OpObject {
                 self.attempt(leaves, false)
             }),
         }
+    }
+
+    fn is_sending(&self) -> bool {
+        matches!(self.kind, Kind::Send | Kind::SendMany)
+    }
+
+    /// A channel operation, alone or as a leaf, now or not at all.
+    #[inline]
+    fn try_channel(&self) -> Py<bool> {
+        let via = self.via();
+        via.check()?;
+        if via.end_is_closed() {
+            self.dead_end.set(true);
+            return Ok(true);
+        }
+        loop {
+            let mut wakes = Wakes::new();
+            // SAFETY: not parked: the slot is ours, and filled for a send.
+            let decided = unsafe {
+                if self.is_sending() {
+                    self.chan().send_now(&self.node, &mut wakes)
+                } else {
+                    self.chan().recv_now(&self.node, &mut wakes)
+                }
+            };
+            if !self.woke(wakes) {
+                return Ok(decided);
+            }
+        }
+    }
+
+    /// A first look at a plain select, one channel after the other. What it misses by not holding all locks at once, the look with which the
+    /// select parks finds; a select with a default, which does not park, is not plain.
+    fn try_plain(&self, select: &Select) -> Py<bool> {
+        let leaves = select.leaves();
+        let count = leaves.len();
+        // SAFETY: the select holds its leaves.
+        let leaf = |index: usize| unsafe { &*leaves[index] };
+        let attempt = |index: usize| -> Py<bool> {
+            self.winner.set(index as u32);
+            Ok(leaf(index).is_on_channel() && leaf(index).try_channel()?)
+        };
+        if select.policy == Policy::Random && count > 2 {
+            // Among several, a random order would not be fair to those behind gaps: choose among the ready.
+            let mut chosen = None;
+            let mut ready = 0;
+            for index in 0..count {
+                if leaf(index).is_on_channel() && leaf(index).is_ready()? {
+                    ready += 1;
+                    if ready == 1 || select::below(ready) == 0 {
+                        chosen = Some(index);
+                    }
+                }
+            }
+            return match chosen {
+                Some(index) => attempt(index),
+                None => Ok(false),
+            };
+        }
+        let first = match select.policy {
+            Policy::Random if count == 2 => select::below(2) as usize,
+            _ => 0,
+        };
+        for offset in 0..count {
+            if attempt((first + offset) % count)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Of a leaf on a channel: whether it could be decided now.
+    fn is_ready(&self) -> Py<bool> {
+        self.via().check()?;
+        self.dead_end.set(self.via().end_is_closed());
+        Ok(self.dead_end.get() || if self.is_sending() { self.chan().can_send() } else { self.chan().can_recv() })
     }
 
     /// Wakes those a commit of ours concerned. `true`: the value went to a receiver that is gone, and is back in the slot.
@@ -638,21 +742,18 @@ impl OpObject {
             Extra::Select(select) => select.policy,
             _ => Policy::Priority,
         };
-        // SAFETY: held by the select, or this operation itself.
-        let cases: Vec<Leaf<'_>> = leaves.iter().map(|leaf| unsafe { (**leaf).as_case() }).collect();
-        let views: Vec<&dyn Case> = cases.iter().map(|case| case as &dyn Case).collect();
         loop {
             let mut wakes = Wakes::new();
             // SAFETY: nothing is parked; with `park` the nodes were bound to the armed waiter by the caller.
-            let taken = unsafe { select::attempt(&views, policy, park, &mut wakes) };
+            let taken = Self::with_cases(leaves, |cases| unsafe { select::attempt(cases, policy, park, &mut wakes) });
             let Some(index) = taken else {
                 debug_assert!(wakes.is_empty());
                 return Ok(false);
             };
             self.winner.set(index as u32);
-            // SAFETY: as above.
+            // SAFETY: held by the select, or this operation itself.
             let leaf = unsafe { &*leaves[index] };
-            if matches!(leaf.kind, Kind::Send | Kind::SendMany) && !leaf.dead_end.get() {
+            if leaf.is_sending() && !leaf.dead_end.get() {
                 if leaf.woke(wakes) {
                     continue;
                 }
@@ -667,6 +768,15 @@ impl OpObject {
     fn park(&self) -> Py<bool> {
         if self.kind == Kind::NextEvent {
             return self.selecting().park(self);
+        }
+        if self.is_plain_select() {
+            // Not done yet: the first look at such a select has no need of it.
+            self.with_leaves(|leaves| {
+                leaves.iter().try_for_each(|leaf| {
+                    // SAFETY: the select holds its leaves.
+                    unsafe { (**leaf).prepare() }
+                })
+            })?;
         }
         // SAFETY: nothing is parked; the waiter is ours.
         unsafe { self.waiter.arm(wake::waker(self)) };
@@ -723,6 +833,10 @@ impl OpObject {
             })?
         };
         Ok(decided)
+    }
+
+    fn is_plain_select(&self) -> bool {
+        matches!(self.extra(), Extra::Select(select) if select.plain)
     }
 
     fn add_references(&self, count: u32) {
@@ -830,13 +944,8 @@ impl OpObject {
     }
 
     fn unlink(&self) {
-        self.with_leaves(|leaves| {
-            // SAFETY: held by the select, or this operation itself.
-            let cases: Vec<Leaf<'_>> = leaves.iter().map(|leaf| unsafe { (**leaf).as_case() }).collect();
-            let views: Vec<&dyn Case> = cases.iter().map(|case| case as &dyn Case).collect();
-            // SAFETY: no longer armed.
-            unsafe { select::unlink(&views) };
-        });
+        // SAFETY: no longer armed.
+        self.with_leaves(|leaves| Self::with_cases(leaves, |cases| unsafe { select::unlink(cases) }));
     }
 
     /// After a parked operation was decided: leaves all queues and gives back what was counted for them.
@@ -1349,12 +1458,9 @@ impl OpObject {
 /// `Selected(case, value)`: a tuple subclass of two, made without a call.
 pub fn selected(state: &State, case: *mut PyObject, value: Owned) -> Py<Owned> {
     let kind = state.class(Ref::Selected);
-    // SAFETY: `Selected` is a subclass of tuple; a new one is filled before anybody sees it.
+    // SAFETY: `Selected` is a subclass of tuple, and allocated as every class is; a new one is filled before anybody sees it.
     unsafe {
-        let Some(alloc) = (*kind).tp_alloc else {
-            return Err(ffi::runtime_error("Selected cannot be made"));
-        };
-        let tuple = Owned::from_new(alloc(kind, 2))?;
+        let tuple = Owned::from_new(c::PyType_GenericAlloc(kind, 2))?;
         c::PyTuple_SET_ITEM(tuple.as_ptr(), 0, Owned::from_borrowed(case).into_ptr());
         c::PyTuple_SET_ITEM(tuple.as_ptr(), 1, value.into_ptr());
         Ok(tuple)
@@ -1709,7 +1815,7 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         }
         match op.extra() {
             Extra::Select(select) => {
-                objects.extend(select.leaves.iter().map(|leaf| leaf.cast()));
+                objects.extend(select.cases.iter().map(|leaf| leaf.cast()));
                 objects.extend(select.default.as_ref().map(Owned::as_ptr));
             }
             Extra::SendMany(rest) => objects.extend(rest.iter().map(Owned::as_ptr)),
@@ -1754,7 +1860,7 @@ impl OpObject {
             unsafe { &mut *self.extra.get() },
             Extra::None,
         ) {
-            for leaf in select.leaves {
+            for leaf in select.cases {
                 // SAFETY: a reference that was ours; the leaf has no select any more.
                 unsafe {
                     (*leaf).parent.set(ptr::null_mut());

@@ -6,6 +6,7 @@
 //! that attach a thread.) The landing pads are all this costs.
 
 #![allow(non_snake_case)] // the names are C's
+#![allow(dead_code)] // not each of them is called for every version of Python
 
 use std::ffi::{c_char, c_double, c_int, c_long, c_longlong};
 
