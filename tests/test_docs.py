@@ -77,7 +77,10 @@ def test_signatures_are_those_of_the_stub():
         shown = [(argument.arg, default is not None) for argument, default in zip(plain, defaults)]
         if arguments.vararg:
             shown.append(("*" + arguments.vararg.arg, False))
-        shown += [(argument.arg, default is not None) for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults)]
+        shown += [
+            (argument.arg, default is not None)
+            for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults)
+        ]
         if arguments.kwarg:
             shown.append(("**" + arguments.kwarg.arg, False))
         return [(name, default) for name, default in shown if name not in ("self", "cls")]
@@ -107,7 +110,12 @@ def markdown():
         blocks = re.findall(r"^ *```.*?\n(.*?)^ *```", text, re.M | re.S)
         prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)
         spans = re.findall(r"`([^`\n]+)`", prose)
-        yield path, re.sub(r"`[^`\n]+`", "`code`", prose), spans, [line for block in blocks for line in block.splitlines()]
+        yield (
+            path,
+            re.sub(r"`[^`\n]+`", "`code`", prose),
+            spans,
+            [line for block in blocks for line in block.splitlines()],
+        )
 
 
 def anchors(path):
@@ -147,12 +155,14 @@ def test_every_make_target_that_is_named_exists():
 @in_a_checkout
 def test_every_source_file_and_function_that_is_named_exists():
     folders = ["benches", "crates", "docs", "examples", "python", "scripts", "tests"]
-    sources = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".rs", ".py", ".pyi")]
+    sources = [
+        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".rs", ".py", ".pyi")
+    ]
     named, missing = set(), set()
     for path, _, spans, _ in markdown():
         for span in spans:
             # `op.rs`, `crates/weft-core/src/chan.rs`, `_group.py`, and `op.rs::first_step` for what is in it.
-            if not (match := re.fullmatch(r"((?:[\w.-]+/)*[\w-]+\.(?:rs|pyi?))(?:::(\w+))?", span)):
+            if not (match := re.fullmatch(r"((?:[a-z0-9_.-]+/)*[a-z0-9_-]+\.(?:rs|pyi?))(?:::(\w+))?", span)):
                 continue
             named.add(span)
             files = [file for file in sources if f"/{file.relative_to(ROOT)}".endswith(f"/{match[1]}")]

@@ -44,8 +44,8 @@ fn documented(name: &str, parameters: &str, doc: &str) -> String {
     format!("{name}{parameters}\n--\n\n{doc}")
 }
 
-/// The docstrings of a stub file, as (`Class`, `Class.method` or `.function`, text) with a signature line in front for what can be called. A method without one
-/// has at least its signature.
+/// The docstrings of a stub file, as (`Class`, `Class.method` or `.function`, text) with a signature line in front for what can be called.
+/// A method without a docstring has its signature alone.
 fn docstrings(text: &str) -> Vec<(String, String)> {
     let lines: Vec<&str> = text.lines().collect();
     let mut found: Vec<(String, String)> = Vec::new();

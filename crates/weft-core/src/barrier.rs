@@ -31,11 +31,7 @@ unsafe impl std::marker::Sync for Barrier {}
 impl Barrier {
     /// For `parties` of them; at least one.
     pub fn new(parties: usize) -> Self {
-        Self {
-            lock: Lock::new(),
-            parties: parties.max(1),
-            queue: UnsafeCell::new(Queue::new(Place::Sending)),
-        }
+        Self { lock: Lock::new(), parties: parties.max(1), queue: UnsafeCell::new(Queue::new(Place::Sending)) }
     }
 
     /// Waits for all parties to come; they pass at once. The output is the order of arrival, 0 for the first.
@@ -105,12 +101,7 @@ unsafe fn parties(queue: &mut Queue) -> Vec<Waiting> {
         // SAFETY: as above.
         if unsafe { (*waiter).is_waiting() } {
             let arrival = parties.len();
-            parties.push(Waiting {
-                arrival,
-                link,
-                waiter,
-                case,
-            });
+            parties.push(Waiting { arrival, link, waiter, case });
         }
     }
     for party in &parties {
@@ -158,8 +149,7 @@ impl Barrier {
     /// The lock is held, here and below.
     unsafe fn ready(&self) -> bool {
         // SAFETY: the caller's promise.
-        self.queue
-            .with_mut(|queue| unsafe { parties(&mut *queue).len() + 1 >= self.parties })
+        self.queue.with_mut(|queue| unsafe { parties(&mut *queue).len() + 1 >= self.parties })
     }
 
     /// Lets everybody pass, if `node` is the last that was missing.
@@ -188,11 +178,7 @@ impl Barrier {
             for (arrival, party) in parties.into_iter().enumerate() {
                 queue.unlink(party.link);
                 let claim = (*party.waiter).claim_held(party.case);
-                party
-                    .link
-                    .cast::<Node<usize>>()
-                    .as_ref()
-                    .decide(Some(arrival), Outcome::Done);
+                party.link.cast::<Node<usize>>().as_ref().decide(Some(arrival), Outcome::Done);
                 wakes.push(claim.finish());
             }
             node.decide(Some(self.parties - 1), Outcome::Done);
@@ -204,16 +190,14 @@ impl Barrier {
     /// As for [`Case::park`].
     unsafe fn park(&self, node: &Node<usize>) {
         // SAFETY: the caller holds the lock, and its promise about the node.
-        self.queue
-            .with_mut(|queue| unsafe { (*queue).push_back(Node::as_link(NonNull::from(node))) });
+        self.queue.with_mut(|queue| unsafe { (*queue).push_back(Node::as_link(NonNull::from(node))) });
     }
 
     /// # Safety
     /// The lock is held. If the node is in a barrier's queue, it is in this one's.
     unsafe fn unlink(&self, node: &Node<usize>) {
         // SAFETY: the caller's promise.
-        self.queue
-            .with_mut(|queue| unsafe { (*queue).unlink(Node::as_link(NonNull::from(node))) });
+        self.queue.with_mut(|queue| unsafe { (*queue).unlink(Node::as_link(NonNull::from(node))) });
     }
 }
 

@@ -73,10 +73,7 @@ impl Wakes {
     /// Nobody.
     #[inline]
     pub const fn new() -> Self {
-        Self {
-            first: None,
-            rest: None,
-        }
+        Self { first: None, rest: None }
     }
 
     #[inline]
@@ -114,9 +111,7 @@ impl Wakes {
     /// The wakers themselves, for a caller with a way of its own to wake.
     #[inline]
     pub fn into_wakers(self) -> impl Iterator<Item = Waker> {
-        self.first
-            .into_iter()
-            .chain(self.rest.into_iter().flat_map(|rest| *rest))
+        self.first.into_iter().chain(self.rest.into_iter().flat_map(|rest| *rest))
     }
 
     /// Whether there is nobody to wake.
@@ -689,9 +684,7 @@ impl<T> State<T> {
                     // Capacity 0: there is nothing older than the value itself.
                     None => value,
                 };
-                Sent::Done {
-                    displaced: Some(displaced),
-                }
+                Sent::Done { displaced: Some(displaced) }
             }
         }
     }

@@ -37,10 +37,7 @@ use crate::waiter::Waiter;
 /// # drop(post);
 /// ```
 pub fn select<'s, 'c>(cases: &'s mut [&'c mut dyn Event]) -> Select<'s, 'c> {
-    Select {
-        cases,
-        policy: Policy::Random,
-    }
+    Select { cases, policy: Policy::Random }
 }
 
 /// Performs exactly one of several pinned operations: a future whose output is the index of the one performed.
@@ -149,17 +146,10 @@ impl Select<'_, '_> {
         if limit.is_some_and(|limit| limit <= Instant::now()) {
             return self.attempt();
         }
-        let until = self
-            .cases
-            .iter()
-            .fold(limit, |until, case| park::earlier(until, case.deadline()));
+        let until = self.cases.iter().fold(limit, |until, case| park::earlier(until, case.deadline()));
         let waiter = Waiter::new();
         // The cases are borrowed for the whole call, and so stay where they are; the guard takes them back, however we leave.
-        let mut guard = Settle {
-            select: self,
-            waiter: &waiter,
-            chosen: None,
-        };
+        let mut guard = Settle { select: self, waiter: &waiter, chosen: None };
         // SAFETY: the waiter is new, the cases are prepared, and the guard settles them before the waiter goes away.
         unsafe {
             waiter.arm(park::waker());
@@ -341,13 +331,7 @@ pub struct SelectPinned<'s, 'c, E: Event + ?Sized> {
 
 impl<'s, 'c, E: Event + ?Sized> SelectPinned<'s, 'c, E> {
     fn new(cases: &'s mut [Pin<&'c mut E>]) -> Self {
-        Self {
-            cases,
-            policy: Policy::Random,
-            waiter: Waiter::new(),
-            parked: false,
-            _pinned: PhantomPinned,
-        }
+        Self { cases, policy: Policy::Random, waiter: Waiter::new(), parked: false, _pinned: PhantomPinned }
     }
 
     /// Takes the first ready one in the order of the list, instead of each with the same probability.

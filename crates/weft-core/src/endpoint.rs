@@ -82,18 +82,12 @@ impl<T> Channel<T> {
 
     /// One more counted end for sending. After the channel has ended it counts for nothing, and its operations fail.
     pub fn sender(&self) -> Sender<T> {
-        Sender {
-            counted: self.chan.add_sender(),
-            chan: Arc::clone(&self.chan),
-        }
+        Sender { counted: self.chan.add_sender(), chan: Arc::clone(&self.chan) }
     }
 
     /// One more counted end for receiving. After the channel was poisoned, or its last receiver has left, it counts for nothing.
     pub fn receiver(&self) -> Receiver<T> {
-        Receiver {
-            counted: self.chan.add_receiver(),
-            chan: Arc::clone(&self.chan),
-        }
+        Receiver { counted: self.chan.add_receiver(), chan: Arc::clone(&self.chan) }
     }
 
     /// One end of each kind.
@@ -105,9 +99,7 @@ impl<T> Channel<T> {
 impl<T> Sender<T> {
     /// A handle to the channel that keeps nothing open.
     pub fn channel(&self) -> Channel<T> {
-        Channel {
-            chan: Arc::clone(&self.chan),
-        }
+        Channel { chan: Arc::clone(&self.chan) }
     }
 
     /// This end is done, because of `cause`. The first cause that any end gave becomes the cause of the channel's end.
@@ -128,9 +120,7 @@ impl<T> Sender<T> {
 impl<T> Receiver<T> {
     /// A handle to the channel that keeps nothing open.
     pub fn channel(&self) -> Channel<T> {
-        Channel {
-            chan: Arc::clone(&self.chan),
-        }
+        Channel { chan: Arc::clone(&self.chan) }
     }
 
     /// This end is done, because of `cause`, which senders are told if it was the last one.
@@ -168,27 +158,19 @@ impl<T> Drop for Receiver<T> {
 
 impl<T> Clone for Channel<T> {
     fn clone(&self) -> Self {
-        Self {
-            chan: Arc::clone(&self.chan),
-        }
+        Self { chan: Arc::clone(&self.chan) }
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        Self {
-            counted: self.counted && self.chan.add_sender(),
-            chan: Arc::clone(&self.chan),
-        }
+        Self { counted: self.counted && self.chan.add_sender(), chan: Arc::clone(&self.chan) }
     }
 }
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
-        Self {
-            counted: self.counted && self.chan.add_receiver(),
-            chan: Arc::clone(&self.chan),
-        }
+        Self { counted: self.counted && self.chan.add_receiver(), chan: Arc::clone(&self.chan) }
     }
 }
 

@@ -152,13 +152,7 @@ unsafe impl<K: Kind + Send> Send for Op<K> where K::Slot: Send {}
 impl<K: Kind> Op<K> {
     #[inline]
     pub(crate) fn new(kind: K, slot: Option<K::Slot>) -> Self {
-        Self {
-            kind,
-            node: Node::new(slot),
-            waiter: Waiter::new(),
-            stage: Stage::Fresh,
-            _pinned: PhantomPinned,
-        }
+        Self { kind, node: Node::new(slot), waiter: Waiter::new(), stage: Stage::Fresh, _pinned: PhantomPinned }
     }
 
     /// Performs the operation, blocking this thread as long as it must.
@@ -247,11 +241,7 @@ impl<K: Kind> Op<K> {
                 self.take_out();
                 // SAFETY: we alone bind it.
                 let case = unsafe { case_of(Node::as_link(NonNull::from(&self.node))) };
-                self.stage = if met == Some(case) {
-                    Stage::Decided
-                } else {
-                    Stage::Fresh
-                };
+                self.stage = if met == Some(case) { Stage::Decided } else { Stage::Fresh };
             }
             Stage::Fresh | Stage::Decided | Stage::Spent => {}
         }
@@ -296,11 +286,13 @@ impl<K: Kind> Op<K> {
     fn now(&mut self) -> Option<K::Output> {
         // SAFETY: fresh: the slot is ours, here and below.
         let (mut slot, _) = unsafe { self.node.take() };
+        // In case a waker panics: an operation whose slot is empty must not be offered.
+        self.stage = Stage::Spent;
         let output = self.kind.now(&mut slot);
-        match output {
-            Some(_) => self.stage = Stage::Spent,
+        if output.is_none() {
             // SAFETY: as above. What `put` returns is the `None` that `take` left.
-            None => drop(unsafe { self.node.put(slot) }),
+            drop(unsafe { self.node.put(slot) });
+            self.stage = Stage::Fresh;
         }
         output
     }

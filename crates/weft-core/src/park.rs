@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::task::{Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::primitives::{Parker, PlainArc, thread};
 use crate::waiter::Waiter;
@@ -34,9 +34,7 @@ pub(crate) fn waker() -> Waker {
         return make();
     }
     // While a thread's locals are being destroyed there is nothing to keep it in.
-    CURRENT
-        .try_with(|current| current.get_or_init(make).clone())
-        .unwrap_or_else(|_| make())
+    CURRENT.try_with(|current| current.get_or_init(make).clone()).unwrap_or_else(|_| make())
 }
 
 thread_local! {
@@ -48,6 +46,8 @@ thread_local! {
 /// need not sleep and be woken; one that waits for long wastes little.
 const LEAST: u32 = 4;
 const MOST: u32 = 256;
+/// However often, not longer than this.
+const ENOUGH: Duration = Duration::from_micros(200);
 /// Before that: the peer may be about to finish on another processor.
 const SPINS: u32 = 8;
 
@@ -76,10 +76,15 @@ fn patiently(mut is_so: impl FnMut() -> bool) -> bool {
         return false;
     }
     let patience = PATIENCE.try_with(Cell::get).unwrap_or(LEAST);
+    let start = Instant::now();
     for looked in 0..patience {
         if is_so() {
             let _ = PATIENCE.try_with(|patience| patience.set((patience.get() + looked).min(MOST)));
             return true;
+        }
+        // Others may keep the processor for long; one that sleeps gets it back sooner than one that gives way.
+        if start.elapsed() > ENOUGH {
+            break;
         }
         thread::yield_now();
     }

@@ -187,11 +187,7 @@ mod lock {
 
     impl Lock {
         pub(crate) fn new() -> Self {
-            Self {
-                state: AtomicU32::new(FREE),
-                sleepers: Mutex::new(()),
-                freed: Condvar::new(),
-            }
+            Self { state: AtomicU32::new(FREE), sleepers: Mutex::new(()), freed: Condvar::new() }
         }
 
         #[inline(always)]
@@ -205,9 +201,7 @@ mod lock {
         #[inline(always)]
         pub(crate) fn try_lock(&self) -> bool {
             // Acquire pairs with the Release in `unlock`: we see what the last holder did.
-            self.state
-                .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
+            self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
         }
 
         #[cold]

@@ -30,13 +30,7 @@ pub(crate) fn recv<T>(chan: &Chan<T>) -> Recv<'_, T> {
 }
 
 pub(crate) fn recv_many<T>(chan: &Chan<T>, max: usize) -> RecvMany<'_, T> {
-    Op::new(
-        ReceiveMany {
-            one: Receive { chan },
-            max: max.max(1),
-        },
-        None,
-    )
+    Op::new(ReceiveMany { one: Receive { chan }, max: max.max(1) }, None)
 }
 
 #[cold]

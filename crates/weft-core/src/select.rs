@@ -180,11 +180,8 @@ unsafe impl Case for Outside {
 /// Each case's node is in no queue. With `park`, each node is bound to one and the same armed waiter with its index in `cases` (or
 /// whatever the caller makes of it), and all stay where they are until the waiter was met or withdrawn, and [`unlink`] was called.
 pub unsafe fn attempt(cases: &[&dyn Case], policy: Policy, park: bool, wakes: &mut Wakes) -> Option<usize> {
-    // SAFETY: the caller's promise, here and below.
-    match unsafe { attempt_one(cases, policy, wakes) } {
-        None => unsafe { attempt_all(cases, policy, park, wakes) },
-        taken => taken,
-    }
+    // SAFETY: the caller's promise.
+    unsafe { attempt_one(cases, policy, wakes).or_else(|| attempt_all(cases, policy, park, wakes)) }
 }
 
 /// Takes a case that looks ready from outside, under its lock alone.
@@ -238,11 +235,7 @@ pub(crate) struct Choice {
 impl Choice {
     #[inline]
     pub(crate) fn new(policy: Policy) -> Self {
-        Self {
-            chosen: None,
-            policy,
-            seen: 0,
-        }
+        Self { chosen: None, policy, seen: 0 }
     }
 
     /// One more that is ready; `true`: the others need not be looked at.

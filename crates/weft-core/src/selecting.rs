@@ -31,10 +31,7 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub(crate) fn new() -> Self {
-        Self {
-            lock: Lock::new(),
-            list: UnsafeCell::new(Queue::new(Place::Ready)),
-        }
+        Self { lock: Lock::new(), list: UnsafeCell::new(Queue::new(Place::Ready)) }
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut Queue) -> R) -> R {
@@ -99,8 +96,8 @@ struct Registration<T> {
 /// to be the only way to its content).
 struct Fixed<T>(NonNull<T>);
 
-// SAFETY: it owns a `T` and shares it.
-unsafe impl<T: Send> Send for Fixed<T> {}
+// SAFETY: it owns a `T`, and shares it with whoever finds it in a queue.
+unsafe impl<T: Send + Sync> Send for Fixed<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Fixed<T> {}
 
@@ -156,19 +153,13 @@ impl<T> Selecting<T> {
 
     fn ready(&self) -> &Ready {
         // A persistent waiter always has one.
-        self.waiter
-            .ready
-            .as_deref()
-            .expect("a persistent waiter has a ready list")
+        self.waiter.ready.as_deref().expect("a persistent waiter has a ready list")
     }
 
     /// Registers a channel; its key may have belonged to one that left. A waiting consumer looks at it at once.
     pub fn add(&mut self, chan: Arc<Chan<T>>) -> (u32, Wakes) {
         let key = self.free.pop().unwrap_or(self.registrations.len() as u32);
-        let registration = Fixed::new(Registration {
-            node: Node::new(None),
-            chan,
-        });
+        let registration = Fixed::new(Registration { node: Node::new(None), chan });
         // SAFETY: a new node is in no queue; the waiter is fixed and goes away after every node was unlinked (`Drop`).
         unsafe { registration.node.bind(&raw const *self.waiter, key) };
         let link = Node::as_link(NonNull::from(&registration.node));

@@ -144,10 +144,7 @@ impl<T> Fallible for Offer<'_, T> {
 impl<T> OfferMany<'_, T> {
     /// Sends what it can without waiting, after `count` were sent.
     fn rest(&mut self, count: usize, displaced: Option<T>) -> (Batch<T>, Outcome) {
-        let mut batch = Batch {
-            count,
-            displaced: displaced.into_iter().collect(),
-        };
+        let mut batch = Batch { count, displaced: displaced.into_iter().collect() };
         let (more, outcome, wakes) = self.chan.try_send_many(self.values, &mut batch.displaced);
         wakes.wake();
         batch.count += more;

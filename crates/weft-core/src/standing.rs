@@ -56,10 +56,7 @@ impl<T> Default for Standing<T> {
 impl<T> Standing<T> {
     /// With no channel.
     pub fn new() -> Self {
-        Self {
-            raw: Selecting::new(),
-            receivers: Vec::new(),
-        }
+        Self { raw: Selecting::new(), receivers: Vec::new() }
     }
 
     /// One more channel.
@@ -139,6 +136,8 @@ impl<T> Standing<T> {
     }
 
     fn perform(&mut self, limit: Option<Instant>) -> Option<Served<T>> {
+        // A future that was leaked may have left it waiting, for somebody else to be woken.
+        self.raw.refresh(&park::waker());
         loop {
             if let Poll::Ready(served) = self.attempt(park::waker) {
                 return served;

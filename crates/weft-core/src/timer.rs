@@ -56,10 +56,7 @@ pub fn at(deadline: Instant) -> Timer {
 /// When `period` is zero.
 pub fn tick(period: Duration) -> Tick {
     assert!(!period.is_zero(), "a clock needs a period");
-    Tick {
-        period,
-        next: Instant::now().checked_add(period),
-    }
+    Tick { period, next: Instant::now().checked_add(period) }
 }
 
 /// A clock: made by [`tick`].
@@ -74,13 +71,7 @@ impl Tick {
     /// Waits for the next tick.
     pub fn recv(&mut self) -> TickRecv<'_> {
         let start = self.next.map_or(Start::Never, Start::At);
-        Op::new(
-            NextTick {
-                alarm: Alarm::new(start),
-                tick: self,
-            },
-            None,
-        )
+        Op::new(NextTick { alarm: Alarm::new(start), tick: self }, None)
     }
 
     fn advance(&mut self, due: Instant) {
@@ -108,11 +99,7 @@ pub struct Alarm {
 
 impl Alarm {
     fn new(start: Start) -> Self {
-        Self {
-            start,
-            due: false,
-            mode: Mode::Blocking,
-        }
+        Self { start, due: false, mode: Mode::Blocking }
     }
 
     fn key(&self, node: &Node<Instant>) -> Option<(Instant, LinkPtr)> {
@@ -282,11 +269,7 @@ fn timers() -> &'static Timers {
     static TIMERS: OnceLock<Timers> = OnceLock::new();
     TIMERS.get_or_init(|| Timers {
         lock: Lock::new(),
-        state: UnsafeCell::new(State {
-            due: BTreeSet::new(),
-            thread: None,
-            alarm: None,
-        }),
+        state: UnsafeCell::new(State { due: BTreeSet::new(), thread: None, alarm: None }),
     })
 }
 
@@ -384,9 +367,7 @@ unsafe fn meet(deadline: Instant, link: LinkPtr, wakes: &mut Wakes) {
     // SAFETY: the caller's promise; the claim gives us the slot.
     unsafe {
         if let Some(claim) = (*waiter_of(link)).claim(case_of(link)) {
-            link.cast::<Node<Instant>>()
-                .as_ref()
-                .decide(Some(deadline), Outcome::Done);
+            link.cast::<Node<Instant>>().as_ref().decide(Some(deadline), Outcome::Done);
             wakes.push(claim.finish());
         }
     }

@@ -21,6 +21,8 @@
 //!
 //! Source: the state word of a select is Reppy's (Concurrent ML, 1991: an event's commit flag) and Go's `selectDone`.
 
+use std::marker::PhantomData;
+use std::ptr::NonNull;
 use std::task::Waker;
 
 use crate::primitives::{AtomicU32, Backoff, Ordering, UnsafeCell};
@@ -56,18 +58,11 @@ impl Default for Waiter {
 impl Waiter {
     /// A waiter that waits for nothing yet.
     pub fn new() -> Self {
-        Self {
-            state: AtomicU32::new(IDLE),
-            wake: UnsafeCell::new(None),
-            ready: None,
-        }
+        Self { state: AtomicU32::new(IDLE), wake: UnsafeCell::new(None), ready: None }
     }
 
     pub(crate) fn persistent() -> Self {
-        Self {
-            ready: Some(Box::new(Ready::new())),
-            ..Self::new()
-        }
+        Self { ready: Some(Box::new(Ready::new())), ..Self::new() }
     }
 
     /// Whether this is the waiter of a [`Selecting`](crate::selecting::Selecting).
@@ -104,11 +99,8 @@ impl Waiter {
         let mut backoff = Backoff::new();
         loop {
             // Acquire pairs with `arm`; Release lets the owner, who sees CLAIMED, order itself after us.
-            match self
-                .state
-                .compare_exchange(WAITING, CLAIMED | case, Ordering::AcqRel, Ordering::Acquire)
-            {
-                Ok(_) => return Some(Claim { waiter: self, case }),
+            match self.state.compare_exchange(WAITING, CLAIMED | case, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(Claim::of(self, case)),
                 Err(HELD) => backoff.snooze(),
                 Err(_) => return None,
             }
@@ -120,10 +112,7 @@ impl Waiter {
     pub(crate) fn hold(&self) -> bool {
         let mut backoff = Backoff::new();
         loop {
-            match self
-                .state
-                .compare_exchange(WAITING, HELD, Ordering::Acquire, Ordering::Acquire)
-            {
+            match self.state.compare_exchange(WAITING, HELD, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(HELD) => backoff.snooze(),
                 Err(_) => return false,
@@ -137,7 +126,7 @@ impl Waiter {
 
     pub(crate) fn claim_held(&self, case: u32) -> Claim<'_> {
         self.state.store(CLAIMED | case, Ordering::Relaxed);
-        Claim { waiter: self, case }
+        Claim::of(self, case)
     }
 
     /// Takes the offer back. `true`: nobody met it, and nobody will. `false`: it was met; [`met`](Self::met) tells the case.
@@ -147,10 +136,7 @@ impl Waiter {
     pub fn withdraw(&self) -> bool {
         let mut backoff = Backoff::new();
         loop {
-            match self
-                .state
-                .compare_exchange(WAITING, WITHDRAWN, Ordering::Acquire, Ordering::Acquire)
-            {
+            match self.state.compare_exchange(WAITING, WITHDRAWN, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return true,
                 Err(HELD) => backoff.snooze(),
                 Err(_) => return false,
@@ -199,9 +185,7 @@ impl Waiter {
             return false;
         }
         // SAFETY: invariant 1: we hold the offer. `will_wake` runs nothing foreign: it compares two pairs of pointers.
-        let same = self
-            .wake
-            .with(|wake| unsafe { (*wake).as_ref().is_some_and(|wake| wake.will_wake(waker)) });
+        let same = self.wake.with(|wake| unsafe { (*wake).as_ref().is_some_and(|wake| wake.will_wake(waker)) });
         self.let_go();
         // A clone may run foreign code, which must not happen while we hold the offer (3).
         same || self.rearm(waker.clone()).is_ok()
@@ -220,21 +204,30 @@ impl Waiter {
 /// A taken offer. Its slot is the claimer's until [`finish`](Self::finish).
 #[must_use = "a claimed party waits until the claim is finished"]
 pub struct Claim<'a> {
-    waiter: &'a Waiter,
+    // Not a reference: that would have to stay valid until `finish` returns, and the owner may be gone by then.
+    waiter: NonNull<Waiter>,
     case: u32,
+    _waiter: PhantomData<&'a Waiter>,
 }
 
-impl Claim<'_> {
+impl<'a> Claim<'a> {
+    #[inline]
+    fn of(waiter: &'a Waiter, case: u32) -> Self {
+        Self { waiter: NonNull::from(waiter), case, _waiter: PhantomData }
+    }
+
     /// Hands the slot back to its owner and returns the waker, to be called after every lock is released.
     ///
     /// The owner may be gone the moment this returns.
     #[must_use = "the party sleeps until this waker is called"]
     #[inline]
     pub fn finish(self) -> Option<Waker> {
-        // SAFETY: invariant 1: claiming gave us `wake`.
-        let waker = self.waiter.wake.with_mut(|wake| unsafe { (*wake).take() });
+        let waiter = self.waiter.as_ptr();
+        // SAFETY: the owner waits for `DONE` before it goes away; invariant 1: claiming gave us `wake`.
+        let waker = unsafe { (*waiter).wake.with_mut(|wake| (*wake).take()) };
         // Release pairs with the Acquire in `met`.
-        self.waiter.state.store(DONE | self.case, Ordering::Release);
+        // SAFETY: as above. It is gone as soon as it sees this, and we do not look at it again.
+        unsafe { (*waiter).state.store(DONE | self.case, Ordering::Release) };
         waker
     }
 }

@@ -140,11 +140,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) const fn new(place: Place) -> Self {
-        Self {
-            head: ptr::null(),
-            tail: ptr::null(),
-            place,
-        }
+        Self { head: ptr::null(), tail: ptr::null(), place }
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! The barrier: alone, in a select, and against everything else that may take a party away.
 //!
 //! cargo test -p weft-core --test barriers
+//! cargo +nightly miri test -p weft-core --test barriers
 #![cfg(not(any(loom, shuttle)))]
 
 mod common;
@@ -35,7 +36,7 @@ fn threads_meet_again_and_again() {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                for round in 0..200 {
+                for round in 0..times(200) {
                     assert_eq!(rounds.load(Ordering::SeqCst) / 4, round);
                     barrier.sync().wait().unwrap();
                     rounds.fetch_add(1, Ordering::SeqCst);
@@ -50,10 +51,7 @@ fn threads_meet_again_and_again() {
 fn who_gives_up_is_not_counted() {
     let barrier = Barrier::new(2);
     assert_eq!(barrier.sync().try_now(), Err(SyncError::WouldBlock));
-    assert_eq!(
-        barrier.sync().wait_timeout(Duration::from_micros(50)),
-        Err(SyncError::Timeout)
-    );
+    assert_eq!(barrier.sync().wait_timeout(Duration::from_micros(50)), Err(SyncError::Timeout));
     {
         let mut party = pin!(barrier.sync());
         assert!(poll(party.as_mut()).is_pending());
@@ -82,7 +80,7 @@ fn a_select_that_stands_in_a_barrier_twice_is_one_party() {
 
 #[test]
 fn a_select_is_taken_by_the_barrier_or_by_the_channel_never_by_both() {
-    for round in 0..300 {
+    for round in 0..times(300) {
         let (barrier, channel) = (Barrier::new(2), Channel::new(0));
         thread::scope(|scope| {
             let chooser = scope.spawn(|| {
@@ -111,13 +109,10 @@ fn two_barriers_never_wait_for_each_other() {
         for thread in 0..3 {
             let (a, b) = (&a, &b);
             scope.spawn(move || {
-                for _ in 0..200 {
+                for _ in 0..times(200) {
                     let (mut on_a, mut on_b) = (a.sync(), b.sync());
-                    let cases: &mut [&mut dyn Event] = if thread % 2 == 0 {
-                        &mut [&mut on_a, &mut on_b]
-                    } else {
-                        &mut [&mut on_b, &mut on_a]
-                    };
+                    let cases: &mut [&mut dyn Event] =
+                        if thread % 2 == 0 { &mut [&mut on_a, &mut on_b] } else { &mut [&mut on_b, &mut on_a] };
                     select(cases).wait();
                 }
             });

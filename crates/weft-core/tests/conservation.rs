@@ -1,6 +1,7 @@
 //! L3: threads and tasks that send, receive, select, time out and cancel at random. In the end each value is in exactly one place.
 //!
-//! cargo test -p weft-core --test conservation        WEFT_ROUNDS=1000 for longer
+//! cargo test -p weft-core --test conservation
+//! cargo +nightly miri test -p weft-core --test conservation        WEFT_ROUNDS=1000 for longer
 #![cfg(not(any(loom, shuttle)))]
 
 mod common;
@@ -137,18 +138,19 @@ fn run(seed: u64, capacities: &[usize], threads: u64, steps: u64) {
 
 #[test]
 fn l3_every_value_is_in_exactly_one_place() {
-    let rounds = std::env::var("WEFT_ROUNDS").map_or(20, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("WEFT_ROUNDS").map_or(times(8) as u64, |rounds| rounds.parse().unwrap());
     for seed in 0..rounds {
-        run(seed, &[0, 0], 4, 300);
-        run(seed, &[0, 1, 3], 3, 300);
-        run(seed, &[1], 4, 300);
+        let steps = times(300) as u64 + 20;
+        run(seed, &[0, 0], 4, steps);
+        run(seed, &[0, 1, 3], 3, steps);
+        run(seed, &[1], 4, steps);
     }
 }
 
 /// The same with ends that go at any moment: what is not received is back with its sender, or counted as dropped.
 #[test]
 fn l3_with_ends_that_leave_at_random() {
-    for seed in 0..60_u64 {
+    for seed in 0..times(60) as u64 {
         let census = Census::default();
         let (tx, rx) = channel::<Token>(seed as usize % 3);
         let watch = tx.channel();
@@ -180,10 +182,7 @@ fn l3_with_ends_that_leave_at_random() {
                 .collect();
             drop((tx, rx));
             sent += senders.into_iter().map(|sender| sender.join().unwrap()).sum::<u64>();
-            received += receivers
-                .into_iter()
-                .map(|receiver| receiver.join().unwrap())
-                .sum::<u64>();
+            received += receivers.into_iter().map(|receiver| receiver.join().unwrap()).sum::<u64>();
         });
         let statistics = watch.statistics();
         assert_eq!((statistics.sent, statistics.received), (sent, received));

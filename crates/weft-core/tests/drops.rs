@@ -1,6 +1,7 @@
 //! Every value is dropped exactly once, whatever becomes of it; and never while a lock is held.
 //!
 //! cargo test -p weft-core --test drops
+//! cargo +nightly miri test -p weft-core --test drops
 #![cfg(not(any(loom, shuttle)))]
 
 mod common;
@@ -134,9 +135,7 @@ fn overflow_hands_over_what_it_drops() {
     let census = Census::default();
     for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
         let channel = Channel::with_overflow(2, overflow);
-        let displaced: Vec<_> = (0..5)
-            .filter_map(|n| channel.send(census.token(n)).wait().unwrap())
-            .collect();
+        let displaced: Vec<_> = (0..5).filter_map(|n| channel.send(census.token(n)).wait().unwrap()).collect();
         assert_eq!((displaced.len(), census.alive()), (3, 5));
         let mut values: VecDeque<_> = (5..8).map(|n| census.token(n)).collect();
         let batch = channel.send_many(&mut values).wait().unwrap();
@@ -179,10 +178,7 @@ fn a_panic_between_the_operations_drops_each_value_once() {
         panic!("in the middle");
     }));
     assert!(unwound.is_err());
-    assert_eq!(
-        (census.alive(), channel.len(), channel.statistics().parked_senders),
-        (2, 2, 0)
-    );
+    assert_eq!((census.alive(), channel.len(), channel.statistics().parked_senders), (2, 2, 0));
 }
 
 /// A value whose drop uses the channel it was in: with a lock held this would stop for ever.

@@ -20,11 +20,7 @@ use weft_core::*;
 /// `preemptions` bounds the model, so that all of them take about a minute; LOOM_MAX_PREEMPTIONS may only raise it.
 fn model(preemptions: usize, program: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(
-        builder
-            .preemption_bound
-            .map_or(preemptions, |more| more.max(preemptions)),
-    );
+    builder.preemption_bound = Some(builder.preemption_bound.map_or(preemptions, |more| more.max(preemptions)));
     builder.check(program);
 }
 
@@ -84,10 +80,7 @@ fn waiter_claim_claim_withdraw() {
             waiter: Waiter,
             slot: UnsafeCell<u32>,
         }
-        let shared = Arc::new(Shared {
-            waiter: Waiter::new(),
-            slot: UnsafeCell::new(0),
-        });
+        let shared = Arc::new(Shared { waiter: Waiter::new(), slot: UnsafeCell::new(0) });
         let (count, waker) = Count::new();
         unsafe { shared.waiter.arm(waker) };
         let claimers: Vec<_> = (1..3)
@@ -168,10 +161,7 @@ fn one_sender_two_receivers_and_the_end() {
     model(3, || {
         let (tx, rx) = channel(1);
         let other = rx.clone();
-        let receivers = [
-            thread::spawn(move || rx.recv().wait()),
-            thread::spawn(move || other.recv().wait()),
-        ];
+        let receivers = [thread::spawn(move || rx.recv().wait()), thread::spawn(move || other.recv().wait())];
         tx.send(1).wait().unwrap();
         drop(tx);
         let mut got = receivers.map(|receiver| receiver.join().unwrap().ok());
@@ -325,10 +315,7 @@ fn two_selects_on_both_sides_of_one_channel() {
         let theirs = channel.clone();
         let other = thread::spawn(move || choose(theirs, 1));
         let mine = choose(channel, 2);
-        assert!(matches!(
-            (mine, other.join().unwrap()),
-            (Some(1), None) | (None, Some(2))
-        ));
+        assert!(matches!((mine, other.join().unwrap()), (Some(1), None) | (None, Some(2))));
     });
 }
 
@@ -338,10 +325,8 @@ fn a_select_and_two_peers() {
     model(3, || {
         let (a, b) = (Channel::new(0), Channel::new(0));
         let (to_a, to_b) = (a.clone(), b.clone());
-        let peers = [
-            thread::spawn(move || to_a.send(1).wait().is_ok()),
-            thread::spawn(move || to_b.send(2).wait().is_ok()),
-        ];
+        let peers =
+            [thread::spawn(move || to_a.send(1).wait().is_ok()), thread::spawn(move || to_b.send(2).wait().is_ok())];
         let (mut on_a, mut on_b) = (a.recv(), b.recv());
         let first = match select(&mut [&mut on_a, &mut on_b]).wait() {
             0 => on_a.wait().unwrap() + on_b.wait().unwrap(),
@@ -358,10 +343,8 @@ fn a_cancelled_select_and_two_peers() {
     model(3, || {
         let (a, b) = (Channel::new(0), Channel::new(1));
         let (to_a, to_b) = (a.clone(), b.clone());
-        let peers = [
-            thread::spawn(move || to_a.send(1).wait().is_ok()),
-            thread::spawn(move || to_b.send(2).wait().is_ok()),
-        ];
+        let peers =
+            [thread::spawn(move || to_a.send(1).wait().is_ok()), thread::spawn(move || to_b.send(2).wait().is_ok())];
         {
             let (mut on_a, mut on_b) = (pin!(a.recv()), pin!(b.recv()));
             let mut cases = [on_a.as_mut() as Pin<&mut (dyn Event + Send)>, on_b.as_mut()];
@@ -394,10 +377,8 @@ fn a_select_of_futures_and_a_peer() {
 fn standing_miss_against_arm() {
     model(3, || {
         let (a, b) = (channel(0), channel(1));
-        let feeders = [
-            thread::spawn(move || a.0.send(1).wait().is_ok()),
-            thread::spawn(move || b.0.send(2).wait().is_ok()),
-        ];
+        let feeders =
+            [thread::spawn(move || a.0.send(1).wait().is_ok()), thread::spawn(move || b.0.send(2).wait().is_ok())];
         let mut standing = Standing::new();
         standing.add(a.1);
         standing.add(b.1);
@@ -416,10 +397,7 @@ fn standing_dropped_against_send() {
         standing.add(rx.clone());
         let got = {
             let mut next = pin!(standing.next());
-            matches!(
-                poll(next.as_mut(), &Count::new().1),
-                Poll::Ready(Some(Served::Value(_, 1)))
-            )
+            matches!(poll(next.as_mut(), &Count::new().1), Poll::Ready(Some(Served::Value(_, 1))))
         };
         drop(standing);
         if !got {

@@ -135,10 +135,7 @@ fn conservation_under_random_cancels() {
         got.dedup();
         assert_eq!(got.len(), count, "a value was received twice");
         assert_eq!((sent, received), (count as u64, count as u64));
-        assert!(
-            put.iter().all(|value| got.binary_search(value).is_ok()),
-            "a value was lost"
-        );
+        assert!(put.iter().all(|value| got.binary_search(value).is_ok()), "a value was lost");
     });
 }
 
@@ -242,9 +239,6 @@ fn selects_over_two_barriers() {
             })
             .collect();
         let passed: Vec<_> = parties.into_iter().map(|party| party.join().unwrap()).collect();
-        assert!(
-            passed.iter().all(|rounds| *rounds == passed[0]),
-            "all pass the same barrier: {passed:?}"
-        );
+        assert!(passed.iter().all(|rounds| *rounds == passed[0]), "all pass the same barrier: {passed:?}");
     });
 }

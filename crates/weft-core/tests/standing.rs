@@ -1,6 +1,7 @@
 //! The standing select: fair, conserving, with channels that come and go.
 //!
 //! cargo test -p weft-core --test standing
+//! cargo +nightly miri test -p weft-core --test standing
 #![cfg(not(any(loom, shuttle)))]
 
 mod common;
@@ -70,11 +71,7 @@ fn values_are_taken_only_when_asked_for() {
         let mut next = pin!(standing.next());
         assert!(poll(next.as_mut()).is_pending());
     }
-    assert_eq!(
-        tx.send(1).try_now(),
-        Err(SendError::WouldBlock(1)),
-        "it no longer waits"
-    );
+    assert_eq!(tx.send(1).try_now(), Err(SendError::WouldBlock(1)), "it no longer waits");
     {
         let mut next = pin!(standing.next());
         assert!(poll(next.as_mut()).is_pending());
@@ -125,11 +122,7 @@ fn channels_come_and_go_while_it_runs() {
     got.sort_by_key(|(_, n)| *n);
     assert!(got.iter().map(|(key, _)| keys[key]).eq([1, 2, 3]));
     assert!(got.into_iter().map(|(_, n)| n).eq([1, 2, 3]));
-    assert_eq!(
-        channels[0].1.recv().try_now(),
-        Ok(0),
-        "what was taken out keeps its value"
-    );
+    assert_eq!(channels[0].1.recv().try_now(), Ok(0), "what was taken out keeps its value");
 }
 
 #[test]
@@ -166,14 +159,18 @@ fn it_may_move_while_it_waits() {
     }
     let mut moved = *standing;
     thread::scope(|scope| {
-        scope.spawn(|| tx.send(5).wait().unwrap());
+        // Long enough for it to sleep: the forgotten future's waker wakes nobody.
+        scope.spawn(|| {
+            after(Duration::from_millis(20)).wait();
+            tx.send(5).wait().unwrap();
+        });
         assert_eq!(value(moved.wait()).1, 5);
     });
 }
 
 #[test]
 fn many_threads_feed_one_consumer() {
-    const EACH: u64 = 300;
+    const EACH: u64 = times(300) as u64;
     let mut standing = Standing::new();
     let mut keys = HashMap::new();
     thread::scope(|scope| {

@@ -88,11 +88,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
     use ffi::Method::{Fast, NoArguments, OneArgument};
     let methods = ffi::methods(
         "_Await",
-        &[
-            (c"send", OneArgument(send)),
-            (c"throw", Fast(throw)),
-            (c"close", NoArguments(close)),
-        ],
+        &[(c"send", OneArgument(send)), (c"throw", Fast(throw)), (c"close", NoArguments(close))],
     );
     let slots = vec![
         ffi::slot(c::Py_tp_iter, crate::channel::itself as *mut c_void),

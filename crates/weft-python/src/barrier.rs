@@ -25,7 +25,11 @@ impl BarrierObject {
     }
 }
 
-unsafe extern "C" fn new(kind: *mut c::PyTypeObject, arguments: *mut PyObject, keywords: *mut PyObject) -> *mut PyObject {
+unsafe extern "C" fn new(
+    kind: *mut c::PyTypeObject,
+    arguments: *mut PyObject,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: what the interpreter passed to tp_new; our type, every field is written.
         unsafe {
@@ -92,13 +96,5 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
         ffi::slot(c::Py_tp_getset, properties.cast()),
     ];
     // SAFETY: the slots are those of a `BarrierObject`.
-    unsafe {
-        ffi::make_type(
-            module,
-            c"weft.Barrier",
-            size_of::<BarrierObject>(),
-            c::Py_TPFLAGS_HAVE_GC as u64,
-            slots,
-        )
-    }
+    unsafe { ffi::make_type(module, c"weft.Barrier", size_of::<BarrierObject>(), c::Py_TPFLAGS_HAVE_GC as u64, slots) }
 }

@@ -181,16 +181,10 @@ pub fn reason(error: *mut PyObject) -> Py<Option<Cause>> {
         } else if c::PyExceptionInstance_Check(error) != 0 {
             Owned::from_borrowed(error)
         } else {
-            return Err(ffi::type_error(&format!(
-                "error must be an exception or None, not {}",
-                ffi::type_name(error)
-            )));
+            return Err(ffi::type_error(&format!("error must be an exception or None, not {}", ffi::type_name(error))));
         };
         let traceback = Owned::from_nullable(c::PyException_GetTraceback(instance.as_ptr()));
-        let reason: Cause = Arc::new(Reason {
-            error: instance,
-            traceback,
-        });
+        let reason: Cause = Arc::new(Reason { error: instance, traceback });
         Ok(Some(reason))
     }
 }
@@ -278,7 +272,11 @@ pub fn count(object: *mut PyObject, what: &str, least: usize) -> Py<usize> {
     }
 }
 
-unsafe extern "C" fn new(kind: *mut c::PyTypeObject, arguments: *mut PyObject, keywords: *mut PyObject) -> *mut PyObject {
+unsafe extern "C" fn new(
+    kind: *mut c::PyTypeObject,
+    arguments: *mut PyObject,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: what the interpreter passed to tp_new.
         let [capacity, overflow, on_undelivered, name] = unsafe {
@@ -322,15 +320,7 @@ unsafe extern "C" fn new(kind: *mut c::PyTypeObject, arguments: *mut PyObject, k
             ));
         }
         let (on_undelivered, name) = common(on_undelivered, name)?;
-        make(
-            kind,
-            Settings {
-                capacity: Some(capacity),
-                overflow,
-                on_undelivered,
-                name,
-            },
-        )
+        make(kind, Settings { capacity: Some(capacity), overflow, on_undelivered, name })
     })
 }
 
@@ -342,19 +332,10 @@ unsafe extern "C" fn unbounded(
 ) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: what the interpreter passed.
-        let [on_undelivered, name] = unsafe {
-            ffi::parameters("unbounded", ["on_undelivered", "name"], 0, arguments, number, keywords)?
-        };
+        let [on_undelivered, name] =
+            unsafe { ffi::parameters("unbounded", ["on_undelivered", "name"], 0, arguments, number, keywords)? };
         let (on_undelivered, name) = common(on_undelivered, name)?;
-        make(
-            kind.cast(),
-            Settings {
-                capacity: None,
-                overflow: Overflow::Block,
-                on_undelivered,
-                name,
-            },
-        )
+        make(kind.cast(), Settings { capacity: None, overflow: Overflow::Block, on_undelivered, name })
     })
 }
 
@@ -376,18 +357,10 @@ impl<'a> Via<'a> {
         unsafe {
             // Ends are the types that nobody can call.
             if (*c::Py_TYPE(object)).tp_new.is_some() {
-                Self {
-                    channel: ChannelObject::of(object),
-                    owner: object,
-                    end: None,
-                }
+                Self { channel: ChannelObject::of(object), owner: object, end: None }
             } else {
                 let end = EndObject::of(object);
-                Self {
-                    channel: ChannelObject::of(end.channel),
-                    owner: object,
-                    end: Some(end),
-                }
+                Self { channel: ChannelObject::of(end.channel), owner: object, end: Some(end) }
             }
         }
     }
@@ -432,7 +405,7 @@ unsafe extern "C" fn closing(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObj
     // SAFETY: see `send`.
     ffi::edge_object(|| unsafe {
         let op = Via::of(slf).op(Kind::Closing, None)?;
-        OpObject::of(op.as_ptr()).made_by_caller();
+        OpObject::of(op.as_ptr()).made_by_user();
         Ok(op)
     })
 }
@@ -583,12 +556,7 @@ unsafe extern "C" fn split(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObjec
     })
 }
 
-unsafe extern "C" fn exit(
-    slf: *mut PyObject,
-    _: *const *mut PyObject,
-    _: isize,
-    _: *mut PyObject,
-) -> *mut PyObject {
+unsafe extern "C" fn exit(slf: *mut PyObject, _: *const *mut PyObject, _: isize, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `send`.
         unsafe { ChannelObject::of(slf).close(ptr::null_mut())? };
@@ -596,12 +564,7 @@ unsafe extern "C" fn exit(
     })
 }
 
-unsafe extern "C" fn aexit(
-    slf: *mut PyObject,
-    _: *const *mut PyObject,
-    _: isize,
-    _: *mut PyObject,
-) -> *mut PyObject {
+unsafe extern "C" fn aexit(slf: *mut PyObject, _: *const *mut PyObject, _: isize, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `send`.
         unsafe {
@@ -821,11 +784,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
     );
     let properties = ffi::properties(
         "Channel",
-        &[
-            (c"name", get_name, None),
-            (c"capacity", get_capacity, None),
-            (c"closed", get_closed, None),
-        ],
+        &[(c"name", get_name, None), (c"capacity", get_capacity, None), (c"closed", get_closed, None)],
     );
     let members = Box::leak(Box::new([
         c::PyMemberDef {
@@ -855,14 +814,5 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
         ffi::slot(c::Py_tp_members, members.as_mut_ptr().cast()),
     ];
     // SAFETY: the slots are those of a `ChannelObject`.
-    unsafe {
-        ffi::make_type(
-            module,
-            c"weft.Channel",
-            size_of::<ChannelObject>(),
-            c::Py_TPFLAGS_HAVE_GC as u64,
-            slots,
-        )
-    }
+    unsafe { ffi::make_type(module, c"weft.Channel", size_of::<ChannelObject>(), c::Py_TPFLAGS_HAVE_GC as u64, slots) }
 }
-

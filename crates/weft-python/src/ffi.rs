@@ -208,14 +208,7 @@ pub fn check(result: c_int) -> Py<c_int> {
 #[inline]
 pub unsafe fn call(callable: *mut PyObject, arguments: &[*mut PyObject]) -> Py<Owned> {
     // SAFETY: the caller's promise.
-    unsafe {
-        Owned::from_new(c::PyObject_Vectorcall(
-            callable,
-            arguments.as_ptr(),
-            arguments.len(),
-            ptr::null_mut(),
-        ))
-    }
+    unsafe { Owned::from_new(c::PyObject_Vectorcall(callable, arguments.as_ptr(), arguments.len(), ptr::null_mut())) }
 }
 
 /// `arguments[0].name(*arguments[1:])`.
@@ -225,14 +218,7 @@ pub unsafe fn call(callable: *mut PyObject, arguments: &[*mut PyObject]) -> Py<O
 #[inline]
 pub unsafe fn call_method(name: *mut PyObject, arguments: &[*mut PyObject]) -> Py<Owned> {
     // SAFETY: the caller's promise.
-    unsafe {
-        Owned::from_new(c::PyObject_VectorcallMethod(
-            name,
-            arguments.as_ptr(),
-            arguments.len(),
-            ptr::null_mut(),
-        ))
-    }
+    unsafe { Owned::from_new(c::PyObject_VectorcallMethod(name, arguments.as_ptr(), arguments.len(), ptr::null_mut())) }
 }
 
 /// `import module` and `module.name`.
@@ -408,9 +394,8 @@ pub unsafe fn parameters_of_new<const N: usize>(
 ) -> Py<[*mut PyObject; N]> {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut values: Vec<*mut PyObject> = (0..c::PyTuple_GET_SIZE(arguments))
-            .map(|index| c::PyTuple_GET_ITEM(arguments, index))
-            .collect();
+        let mut values: Vec<*mut PyObject> =
+            (0..c::PyTuple_GET_SIZE(arguments)).map(|index| c::PyTuple_GET_ITEM(arguments, index)).collect();
         let count = values.len() as isize;
         let mut given = Vec::new();
         if !keywords.is_null() {
@@ -459,10 +444,7 @@ pub fn seconds(object: *mut PyObject, what: &str) -> Py<f64> {
         if unsafe { c::PyErr_ExceptionMatches(c::PyExc_TypeError) } != 0 {
             // SAFETY: plain call.
             unsafe { c::PyErr_Clear() };
-            return Err(type_error(&format!(
-                "{what} must be a number of seconds, not {}",
-                type_name(object)
-            )));
+            return Err(type_error(&format!("{what} must be a number of seconds, not {}", type_name(object))));
         }
         return Err(Raised);
     }
@@ -512,10 +494,7 @@ unsafe fn from_spec(
     bases: *mut PyObject,
     mut slots: Vec<c::PyType_Slot>,
 ) -> Py<Owned> {
-    slots.push(c::PyType_Slot {
-        slot: 0,
-        pfunc: ptr::null_mut(),
-    });
+    slots.push(c::PyType_Slot { slot: 0, pfunc: ptr::null_mut() });
     let mut spec = c::PyType_Spec {
         name: name.as_ptr(),
         basicsize: size as c_int,
@@ -584,22 +563,16 @@ pub fn methods(class: &str, rows: &[(&'static CStr, Method)]) -> *mut c::PyMetho
         .iter()
         .map(|(name, method)| {
             let (meth, flags) = match *method {
-                Method::InsteadOfSlot(f) => (
-                    c::PyMethodDefPointer { PyCFunction: f },
-                    c::METH_NOARGS | c::METH_COEXIST,
-                ),
+                Method::InsteadOfSlot(f) => {
+                    (c::PyMethodDefPointer { PyCFunction: f }, c::METH_NOARGS | c::METH_COEXIST)
+                }
                 Method::NoArguments(f) => (c::PyMethodDefPointer { PyCFunction: f }, c::METH_NOARGS),
                 Method::OneArgument(f) => (c::PyMethodDefPointer { PyCFunction: f }, c::METH_O),
-                Method::Fast(f) => (
-                    c::PyMethodDefPointer {
-                        PyCFunctionFastWithKeywords: f,
-                    },
-                    c::METH_FASTCALL | c::METH_KEYWORDS,
-                ),
+                Method::Fast(f) => {
+                    (c::PyMethodDefPointer { PyCFunctionFastWithKeywords: f }, c::METH_FASTCALL | c::METH_KEYWORDS)
+                }
                 Method::ClassFast(f) => (
-                    c::PyMethodDefPointer {
-                        PyCFunctionFastWithKeywords: f,
-                    },
+                    c::PyMethodDefPointer { PyCFunctionFastWithKeywords: f },
                     c::METH_FASTCALL | c::METH_KEYWORDS | c::METH_CLASS,
                 ),
                 Method::ClassOne(f) => (c::PyMethodDefPointer { PyCFunction: f }, c::METH_O | c::METH_CLASS),
@@ -635,20 +608,12 @@ pub fn properties(class: &str, rows: &[(&'static CStr, c::getter, Option<c::sett
 
 /// A slot from a function pointer.
 pub fn slot(number: c_int, function: *mut c_void) -> c::PyType_Slot {
-    c::PyType_Slot {
-        slot: number,
-        pfunc: function,
-    }
+    c::PyType_Slot { slot: number, pfunc: function }
 }
 
 /// What the interpreter offers but the bindings do not name.
 pub mod thread_lock {
     use super::{c_int, c_longlong, c_void};
-
-    /// Took too long.
-    pub const FAILURE: c_int = 0;
-    /// A signal came.
-    pub const INTERRUPTED: c_int = 2;
 
     unsafe extern "C" {
         /// None of these needs the interpreter.

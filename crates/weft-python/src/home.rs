@@ -298,10 +298,7 @@ impl HomeObject {
                     ffi::check(c::PyDict_SetItemString(context.as_ptr(), key.as_ptr(), value.as_ptr()))?;
                 }
                 let state = State::of(self.as_ptr());
-                ffi::call_method(
-                    state.get(Ref::CallExceptionHandler),
-                    &[event_loop.as_ptr(), context.as_ptr()],
-                )?;
+                ffi::call_method(state.get(Ref::CallExceptionHandler), &[event_loop.as_ptr(), context.as_ptr()])?;
                 Ok(())
             };
             let reported: Py<()> = report();
@@ -389,10 +386,7 @@ impl HomeObject {
         unsafe {
             let when = ffi::float(due as f64 * 1e-9)?;
             let fire = Owned::from_new(c::PyObject_GetAttrString(self.as_ptr(), c"_fire".as_ptr()))?;
-            ffi::call_method(
-                state.get(Ref::CallAt),
-                &[event_loop.as_ptr(), when.as_ptr(), fire.as_ptr()],
-            )?;
+            ffi::call_method(state.get(Ref::CallAt), &[event_loop.as_ptr(), when.as_ptr(), fire.as_ptr()])?;
         }
         Ok(())
     }
@@ -460,10 +454,7 @@ impl HomeObject {
             // SAFETY: live objects.
             unsafe {
                 let fire = Owned::from_new(c::PyObject_GetAttrString(op.as_ptr(), c"_fire".as_ptr()))?;
-                ffi::call_method(
-                    state.get(add),
-                    &[event_loop.as_ptr(), number.as_ptr(), fire.as_ptr(), case.as_ptr()],
-                )
+                ffi::call_method(state.get(add), &[event_loop.as_ptr(), number.as_ptr(), fire.as_ptr(), case.as_ptr()])
             }
         })();
         match added {
@@ -544,10 +535,7 @@ impl HomeObject {
                 return Ok(());
             };
             let deliver = Owned::from_new(c::PyObject_GetAttrString(self.as_ptr(), c"_deliver".as_ptr()))?;
-            ffi::call_method(
-                state.get(Ref::CallSoon),
-                &[event_loop.as_ptr(), deliver.as_ptr(), task.as_ptr()],
-            )?;
+            ffi::call_method(state.get(Ref::CallSoon), &[event_loop.as_ptr(), deliver.as_ptr(), task.as_ptr()])?;
         }
         Ok(())
     }
@@ -616,9 +604,7 @@ impl Drain {
     /// The loop did not take it: it must not report that when it goes.
     fn mute(&self) {
         // SAFETY: a live drain.
-        unsafe { &*self.0.as_ptr().cast::<DrainObject>() }
-            .called
-            .store(true, std::sync::atomic::Ordering::Relaxed);
+        unsafe { &*self.0.as_ptr().cast::<DrainObject>() }.called.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
@@ -710,11 +696,7 @@ fn release(home: &HomeObject) {
     home.abandon();
     let (timers, standing, late) = {
         let mut inner = home.inner();
-        (
-            std::mem::take(&mut inner.timers),
-            std::mem::take(&mut inner.standing),
-            inner.late.take(),
-        )
+        (std::mem::take(&mut inner.timers), std::mem::take(&mut inner.standing), inner.late.take())
     };
     drop(late);
     // SAFETY: the references counted for these entries.
@@ -755,10 +737,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
 /// Makes both types.
 pub fn make_types(module: *mut PyObject) -> Py<(Owned, Owned)> {
     use ffi::Method::{NoArguments, OneArgument};
-    let methods = ffi::methods(
-        "_Home",
-        &[(c"_fire", NoArguments(fire)), (c"_deliver", OneArgument(deliver))],
-    );
+    let methods = ffi::methods("_Home", &[(c"_fire", NoArguments(fire)), (c"_deliver", OneArgument(deliver))]);
     let home = vec![
         ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
         ffi::slot(c::Py_tp_clear, clear as *mut c_void),

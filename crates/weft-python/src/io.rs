@@ -9,7 +9,6 @@ use std::time::Instant;
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::op::{self, Kind, OpObject};
 use crate::state::{Ref, State};
-use crate::thread::Woke;
 
 /// The number of a descriptor given as an int or as something with `fileno()`.
 fn number(state: &State, object: *mut PyObject) -> Py<c_int> {
@@ -75,7 +74,7 @@ pub use system::{Pipe, Watched, close, duplicate, is_ready, poll};
 
 #[cfg(unix)]
 mod system {
-    use super::{Instant, Py, Woke, c_int, ffi};
+    use super::{Instant, Py, c_int, ffi};
 
     /// One descriptor of a poll.
     pub struct Watched {
@@ -85,10 +84,7 @@ mod system {
 
     impl Watched {
         pub fn new(case: u32, fd: c_int, write: bool) -> Self {
-            Self {
-                case,
-                poll: entry(fd, write),
-            }
+            Self { case, poll: entry(fd, write) }
         }
 
         pub fn case(&self) -> u32 {
@@ -101,11 +97,7 @@ mod system {
     }
 
     fn entry(fd: c_int, write: bool) -> libc::pollfd {
-        libc::pollfd {
-            fd,
-            events: if write { libc::POLLOUT } else { libc::POLLIN },
-            revents: 0,
-        }
+        libc::pollfd { fd, events: if write { libc::POLLOUT } else { libc::POLLIN }, revents: 0 }
     }
 
     /// Whether the descriptor is ready now; an error when there is no such descriptor.
@@ -120,7 +112,7 @@ mod system {
     }
 
     /// Waits for the descriptors, the pipe, the deadline, or a signal.
-    pub fn poll(watched: &mut [Watched], pipe: &Pipe, deadline: Option<Instant>) -> Woke {
+    pub fn poll(watched: &mut [Watched], pipe: &Pipe, deadline: Option<Instant>) {
         let mut all: Vec<libc::pollfd> = watched.iter().map(|watched| watched.poll).collect();
         all.push(entry(pipe.read, false));
         let milliseconds = match deadline {
@@ -133,12 +125,11 @@ mod system {
         // SAFETY: the array and its length.
         let count = unsafe { libc::poll(all.as_mut_ptr(), all.len() as libc::nfds_t, milliseconds) };
         if count < 0 {
-            return Woke::Interrupted;
+            return;
         }
         for (watched, polled) in watched.iter_mut().zip(&all) {
             watched.poll.revents = polled.revents;
         }
-        if count == 0 { Woke::TimedOut } else { Woke::Notified }
     }
 
     /// A way to wake a thread that polls.
@@ -160,10 +151,7 @@ mod system {
                     libc::fcntl(end, libc::F_SETFL, libc::O_NONBLOCK);
                 }
             }
-            Ok(Self {
-                read: ends[0],
-                write: ends[1],
-            })
+            Ok(Self { read: ends[0], write: ends[1] })
         }
 
         pub fn write(&self) {
@@ -206,7 +194,7 @@ mod system {
 
 #[cfg(not(unix))]
 mod system {
-    use super::{Instant, Py, Woke, c_int, ffi};
+    use super::{Instant, Py, c_int, ffi};
 
     pub struct Watched {
         case: u32,
@@ -231,9 +219,7 @@ mod system {
         Ok(false)
     }
 
-    pub fn poll(_: &mut [Watched], _: &Pipe, _: Option<Instant>) -> Woke {
-        Woke::TimedOut
-    }
+    pub fn poll(_: &mut [Watched], _: &Pipe, _: Option<Instant>) {}
 
     pub struct Pipe(std::convert::Infallible);
 

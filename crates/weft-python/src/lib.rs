@@ -94,12 +94,7 @@ fn register_fork_hook(module: &Owned) -> Py<()> {
         let hook = Owned::from_new(c::PyObject_GetAttrString(module.as_ptr(), c"_after_fork".as_ptr()))?;
         let names = ffi::tuple(vec![ffi::string("after_in_child")?])?;
         let arguments = [hook.as_ptr()];
-        Owned::from_new(c::PyObject_Vectorcall(
-            register.as_ptr(),
-            arguments.as_ptr(),
-            0,
-            names.as_ptr(),
-        ))?;
+        Owned::from_new(c::PyObject_Vectorcall(register.as_ptr(), arguments.as_ptr(), 0, names.as_ptr()))?;
     }
     Ok(())
 }
@@ -155,20 +150,14 @@ pub unsafe extern "C" fn PyInit__weft() -> *mut PyObject {
             ],
         );
         let slots = vec![
-            c::PyModuleDef_Slot {
-                slot: c::Py_mod_exec,
-                value: exec as *mut c_void,
-            },
+            c::PyModuleDef_Slot { slot: c::Py_mod_exec, value: exec as *mut c_void },
             #[cfg(Py_3_12)]
             c::PyModuleDef_Slot {
                 slot: c::Py_mod_multiple_interpreters,
                 value: c::Py_MOD_PER_INTERPRETER_GIL_SUPPORTED,
             },
             #[cfg(Py_3_13)]
-            c::PyModuleDef_Slot {
-                slot: c::Py_mod_gil,
-                value: c::Py_MOD_GIL_NOT_USED,
-            },
+            c::PyModuleDef_Slot { slot: c::Py_mod_gil, value: c::Py_MOD_GIL_NOT_USED },
             c::PyModuleDef_Slot::default(),
         ];
         let definition = c::PyModuleDef {

@@ -327,13 +327,7 @@ pub fn select(
         }
         all
     });
-    let mut select = Box::new(Select {
-        cases,
-        flat,
-        plain: default.is_none(),
-        default,
-        policy,
-    });
+    let mut select = Box::new(Select { cases, flat, plain: default.is_none(), default, policy });
     select.plain &= select.leaves().iter().all(|leaf| op(leaf).is_plain());
     // SAFETY: just made.
     unsafe { OpObject::of(root.as_ptr()).set_extra(Extra::Select(select)) };
@@ -516,19 +510,12 @@ impl OpObject {
             return Leaf::Outside(Outside { ready: true });
         }
         match self.kind {
-            Kind::Send | Kind::SendMany => Leaf::Send(SendCase {
-                chan: self.chan(),
-                node: &self.node,
-            }),
-            Kind::Recv | Kind::RecvNext | Kind::RecvMany | Kind::Closing => Leaf::Recv(RecvCase {
-                chan: self.chan(),
-                node: &self.node,
-            }),
+            Kind::Send | Kind::SendMany => Leaf::Send(SendCase { chan: self.chan(), node: &self.node }),
+            Kind::Recv | Kind::RecvNext | Kind::RecvMany | Kind::Closing => {
+                Leaf::Recv(RecvCase { chan: self.chan(), node: &self.node })
+            }
             Kind::Sync => match self.extra() {
-                Extra::Sync(node) => Leaf::Sync(SyncCase {
-                    barrier: self.barrier(),
-                    node,
-                }),
+                Extra::Sync(node) => Leaf::Sync(SyncCase { barrier: self.barrier(), node }),
                 _ => unreachable!("a sync has its node"),
             },
             // A tick that is not due yet may still be closed.
@@ -537,9 +524,7 @@ impl OpObject {
                 chan: &unsafe { TickObject::of(self.owner) }.closing,
                 node: &self.node,
             }),
-            _ => Leaf::Outside(Outside {
-                ready: self.ready.get(),
-            }),
+            _ => Leaf::Outside(Outside { ready: self.ready.get() }),
         }
     }
 
@@ -592,8 +577,7 @@ impl OpObject {
                 // SAFETY: a tick's owner is its `Tick`.
                 let tick = unsafe { TickObject::of(self.owner) };
                 self.due.set(tick.next());
-                self.ready
-                    .set(tick.is_closed() || self.due.get() <= self.state().monotonic()?);
+                self.ready.set(tick.is_closed() || self.due.get() <= self.state().monotonic()?);
             }
             (Kind::Readable, Extra::Descriptor { fd, .. }) => self.ready.set(io::is_ready(*fd, false)?),
             (Kind::Writable, Extra::Descriptor { fd, .. }) => self.ready.set(io::is_ready(*fd, true)?),
@@ -604,10 +588,7 @@ impl OpObject {
 
     /// Begins to perform: once only.
     fn begin(&self) -> Py<()> {
-        match self
-            .phase
-            .compare_exchange(FRESH, RUNNING, Ordering::Relaxed, Ordering::Relaxed)
-        {
+        match self.phase.compare_exchange(FRESH, RUNNING, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => Ok(()),
             Err(phase) => Err(self.misused(phase)),
         }
@@ -618,8 +599,12 @@ impl OpObject {
         let about = self.description();
         ffi::runtime_error(&match phase {
             TAKEN => format!("{about} belongs to a select: perform the select instead"),
-            PARKED | RUNNING | YIELDED => format!("{about} is being performed by somebody else: an operation is performed once"),
-            _ => format!("{about} was already performed: an operation is performed once, make a new one for the next time"),
+            PARKED | RUNNING | YIELDED => {
+                format!("{about} is being performed by somebody else: an operation is performed once")
+            }
+            _ => format!(
+                "{about} was already performed: an operation is performed once, make a new one for the next time"
+            ),
         })
     }
 
@@ -1058,7 +1043,8 @@ impl OpObject {
                 leaf.value().and_then(|value| leaf.up(value)).map_err(|raised| {
                     // A select's error names its case.
                     let state = self.state();
-                    let kinds = [Ref::Closed, Ref::Poisoned, Ref::NoReceivers, Ref::WouldBlock].map(|kind| state.get(kind));
+                    let kinds =
+                        [Ref::Closed, Ref::Poisoned, Ref::NoReceivers, Ref::WouldBlock].map(|kind| state.get(kind));
                     errors::add_case(&kinds, leaf.top_case());
                     raised
                 })
@@ -1350,12 +1336,12 @@ impl OpObject {
         Raised
     }
 
-    /// Blames the caller of the function that made this, which is one of weft's own.
-    pub fn made_by_caller(&self) {
+    /// Blames the line of the program, for an operation made by one of weft's own Python functions.
+    pub fn made_by_user(&self) {
         // SAFETY: just made: nobody else looks at it.
         let made = unsafe { &mut *self.made.get() };
         made.forget();
-        *made = Origin::of_caller();
+        *made = Origin::of_user();
     }
 
     /// `recv on channel 'jobs' (...)`, for messages.
@@ -1390,10 +1376,7 @@ impl OpObject {
         // SAFETY: as in `description`.
         let (file, line) = unsafe { &*self.made.get() }.place().unwrap_or(("unknown".to_owned(), 1));
         let message = format!("{} was never performed: await it, or call its wait()", self.description());
-        let (Ok(file), Ok(message)) = (
-            std::ffi::CString::new(file),
-            std::ffi::CString::new(message),
-        ) else {
+        let (Ok(file), Ok(message)) = (std::ffi::CString::new(file), std::ffi::CString::new(message)) else {
             return;
         };
         // SAFETY: C strings and an exception type.
@@ -1603,10 +1586,7 @@ unsafe extern "C" fn map(slf: *mut PyObject, function: *mut PyObject) -> *mut Py
         unsafe {
             let op = OpObject::of(slf);
             if c::PyCallable_Check(function) == 0 {
-                return Err(ffi::type_error(&format!(
-                    "map() needs a callable, not {}",
-                    ffi::type_name(function)
-                )));
+                return Err(ffi::type_error(&format!("map() needs a callable, not {}", ffi::type_name(function))));
             }
             let phase = op.phase.load(Ordering::Relaxed);
             if phase != FRESH {

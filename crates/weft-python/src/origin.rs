@@ -16,10 +16,7 @@ pub struct Origin {
 unsafe impl Send for Origin {}
 
 impl Origin {
-    pub const UNKNOWN: Self = Self {
-        code: ptr::null_mut(),
-        offset: 0,
-    };
+    pub const UNKNOWN: Self = Self { code: ptr::null_mut(), offset: 0 };
 
     /// The line being executed. The reference it holds is given back by [`forget`](Self::forget).
     #[inline]
@@ -30,32 +27,32 @@ impl Origin {
             if frame.is_null() {
                 return Self::UNKNOWN;
             }
-            Self {
-                code: c::PyFrame_GetCode(frame).cast(),
-                offset: c::PyFrame_GetLasti(frame),
-            }
+            Self { code: c::PyFrame_GetCode(frame).cast(), offset: c::PyFrame_GetLasti(frame) }
         }
     }
 
-    /// The line that called the function being executed.
-    pub fn of_caller() -> Self {
-        // SAFETY: the frame is borrowed and alive while we look at it; GetBack gives a reference.
+    /// The first line up the stack that is in another folder than the function being executed, which is one of weft's own.
+    pub fn of_user() -> Self {
+        let mut at = Self::here();
+        let folder =
+            |origin: &Self| origin.place().map(|(file, _)| file.rsplit_once(['/', '\\']).map(|(f, _)| f.to_owned()));
+        let ours = folder(&at);
+        // SAFETY: frames are alive while we hold them; GetBack gives a reference.
         unsafe {
-            let frame = c::PyEval_GetFrame();
-            if frame.is_null() {
-                return Self::UNKNOWN;
+            let mut frame = c::PyEval_GetFrame();
+            c::Py_XINCREF(frame.cast());
+            while !frame.is_null() && folder(&at) == ours {
+                let back = c::PyFrame_GetBack(frame);
+                c::Py_DECREF(frame.cast());
+                frame = back;
+                if !frame.is_null() {
+                    at.forget();
+                    at = Self { code: c::PyFrame_GetCode(frame).cast(), offset: c::PyFrame_GetLasti(frame) };
+                }
             }
-            let caller = c::PyFrame_GetBack(frame);
-            if caller.is_null() {
-                return Self::here();
-            }
-            let origin = Self {
-                code: c::PyFrame_GetCode(caller).cast(),
-                offset: c::PyFrame_GetLasti(caller),
-            };
-            c::Py_DECREF(caller.cast());
-            origin
+            c::Py_XDECREF(frame.cast());
         }
+        at
     }
 
     /// Drops the reference. The origin must not be used again.

@@ -41,12 +41,7 @@ thread_local! {
 #[inline]
 pub fn current(state: &State) -> Option<Arc<Scope>> {
     ENTERED.with(|entered| {
-        entered
-            .borrow()
-            .iter()
-            .rev()
-            .find(|(owner, _)| ptr::eq(*owner, state))
-            .map(|(_, scope)| Arc::clone(scope))
+        entered.borrow().iter().rev().find(|(owner, _)| ptr::eq(*owner, state)).map(|(_, scope)| Arc::clone(scope))
     })
 }
 
@@ -100,10 +95,7 @@ impl Scope {
 
     /// The first deadline of this scope and those above it.
     pub fn instant(&self, state: &State) -> Py<Option<Instant>> {
-        let first = self
-            .chain()
-            .filter_map(|scope| scope.inner().deadline)
-            .reduce(f64::min);
+        let first = self.chain().filter_map(|scope| scope.inner().deadline).reduce(f64::min);
         match first {
             None => Ok(None),
             Some(deadline) => Ok(thread::after((deadline - state.monotonic()?).max(0.0))),
@@ -118,10 +110,7 @@ impl Scope {
         if self.chain().any(|scope| scope.cancelled.load(Ordering::Acquire)) {
             parker.unpark();
         }
-        Enrolled {
-            scope: self,
-            parker: Arc::clone(parker),
-        }
+        Enrolled { scope: self, parker: Arc::clone(parker) }
     }
 
     fn cancel(&self) {
@@ -152,7 +141,11 @@ fn object(state: &State, scope: Arc<Scope>) -> Py<Owned> {
     }
 }
 
-unsafe extern "C" fn new(kind: *mut c::PyTypeObject, arguments: *mut PyObject, keywords: *mut PyObject) -> *mut PyObject {
+unsafe extern "C" fn new(
+    kind: *mut c::PyTypeObject,
+    arguments: *mut PyObject,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: what the interpreter passed to tp_new.
         unsafe {
@@ -173,10 +166,7 @@ unsafe extern "C" fn new(kind: *mut c::PyTypeObject, arguments: *mut PyObject, k
                 Arc::new(Scope {
                     parent,
                     cancelled: AtomicBool::new(false),
-                    inner: Mutex::new(Inner {
-                        deadline: None,
-                        parked: Vec::new(),
-                    }),
+                    inner: Mutex::new(Inner { deadline: None, parked: Vec::new() }),
                 }),
             )
         }
@@ -244,11 +234,8 @@ unsafe extern "C" fn set_deadline(slf: *mut PyObject, value: *mut PyObject, _: *
     ffi::edge(-1, || {
         // SAFETY: see `cancel`; null means deletion.
         unsafe {
-            let deadline = if value.is_null() || value == c::Py_None() {
-                None
-            } else {
-                Some(ffi::seconds(value, "deadline")?)
-            };
+            let deadline =
+                if value.is_null() || value == c::Py_None() { None } else { Some(ffi::seconds(value, "deadline")?) };
             let scope = &of(slf).scope;
             scope.inner().deadline = deadline;
             scope.rouse();
@@ -279,10 +266,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
     );
     let properties = ffi::properties(
         "Scope",
-        &[
-            (c"cancelled", get_cancelled, None),
-            (c"deadline", get_deadline, Some(set_deadline)),
-        ],
+        &[(c"cancelled", get_cancelled, None), (c"deadline", get_deadline, Some(set_deadline))],
     );
     let slots = vec![
         ffi::slot(c::Py_tp_new, new as *mut c_void),

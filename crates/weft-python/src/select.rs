@@ -53,9 +53,7 @@ pub unsafe extern "C" fn select(
                 }
             }
             if count == 0 && default.is_none() {
-                return Err(ffi::value_error(
-                    "select() needs at least one case; to wait for ever, say weft.never()",
-                ));
+                return Err(ffi::value_error("select() needs at least one case; to wait for ever, say weft.never()"));
             }
             op::select(state, cases.take(), default, policy)
         }

@@ -62,44 +62,50 @@ impl SelectingObject {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Looks once. `true`: decided. Otherwise the registration waits, with the operation's waker.
-    fn look(&self, op: &OpObject) -> Py<bool> {
-        let mut gone = Vec::new();
-        let mut wakes = Wakes::new();
-        let event = {
-            let mut inner = self.inner();
-            loop {
-                if let Some(event) = inner.event.take() {
-                    break Some(event);
-                }
-                match inner.core.next(|| wake::waker(op), &mut wakes) {
-                    Next::Parked => break None,
-                    Next::Empty => break Some(Event::Over),
-                    Next::Value(key, value) => break Some(Event::Value(key, value)),
-                    Next::Left(key, end, chan) => {
-                        let Some((case, source)) = inner.cases[key as usize].take() else {
-                            continue;
-                        };
-                        let quiet = end != End::Poisoned && chan.end().1.is_none();
-                        gone.push((case.clone(), source.clone()));
-                        if !quiet {
-                            break Some(Event::Left(case, source, end));
+    /// Looks once. `true`: decided. Otherwise the registration waits, with the operation's waker, which counts as a reference: the caller's
+    /// to give and to take back.
+    fn look(&self, op: &OpObject) -> bool {
+        loop {
+            let mut gone = Vec::new();
+            let mut wakes = Wakes::new();
+            let (decided, keys) = {
+                let mut inner = self.inner();
+                let event = loop {
+                    if let Some(event) = inner.event.take() {
+                        break Some(event);
+                    }
+                    match inner.core.next(|| wake::waker(op), &mut wakes) {
+                        Next::Parked => break None,
+                        Next::Empty => break Some(Event::Over),
+                        Next::Value(key, value) => break Some(Event::Value(key, value)),
+                        Next::Left(key, end, chan) => {
+                            let Some((case, source)) = inner.cases[key as usize].take() else {
+                                continue;
+                            };
+                            let quiet = end != End::Poisoned && chan.end().1.is_none();
+                            gone.push((case.clone(), source.clone()));
+                            if !quiet {
+                                break Some(Event::Left(case, source, end));
+                            }
                         }
                     }
-                }
-            }
-        };
-        wake::all(wakes);
-        if !gone.is_empty() {
-            let keys = self.inner().keys.clone();
+                };
+                // Kept before anything else runs, so that a `discard` meanwhile finds it.
+                inner.event = event;
+                (inner.event.is_some(), inner.keys.clone())
+            };
+            wake::all(wakes);
             for (case, _source) in gone {
-                // SAFETY: live objects; the case was put there by `add`.
-                unsafe { ffi::check(c::PyDict_DelItem(keys.as_ptr(), case.as_ptr()))? };
+                forget(&keys, &case);
+            }
+            if !decided {
+                return false;
+            }
+            // Else the event was discarded while Python code ran.
+            if self.inner().event.is_some() {
+                return true;
             }
         }
-        let decided = event.is_some();
-        self.inner().event = event;
-        Ok(decided)
     }
 
     fn occupy(&self, op: &OpObject) -> Py<()> {
@@ -114,53 +120,74 @@ impl SelectingObject {
         Ok(())
     }
 
-    fn vacate(&self) {
-        self.inner().waiting = ptr::null_mut();
+    /// The operation is not performed any more.
+    pub fn vacate(&self, op: &OpObject) {
+        let mut inner = self.inner();
+        if ptr::eq(inner.waiting, op) {
+            inner.waiting = ptr::null_mut();
+        }
+    }
+
+    /// Whether there is an event to take up.
+    pub fn has_event(&self) -> bool {
+        self.inner().event.is_some()
+    }
+
+    /// An error when a registered channel was made before this process was forked. (All were: one that was made later cannot be added.)
+    fn check_fork(&self) -> Py<()> {
+        let first = self.inner().cases.iter().flatten().next().map(|(_, source)| source.clone());
+        match first {
+            // SAFETY: a channel or receiver, which `first` holds.
+            Some(source) => unsafe { Via::of(source.as_ptr()) }.check(),
+            None => Ok(()),
+        }
     }
 
     /// Tries without waiting.
     pub fn try_next(&self, op: &OpObject) -> Py<bool> {
+        self.check_fork()?;
         self.occupy(op)?;
         loop {
-            if self.look(op)? {
-                return Ok(true);
-            }
-            if self.inner().core.withdraw() {
-                return Ok(false);
+            // While it looks, the registration waits for an instant, and may be met in it: this is the waker's reference.
+            op.add_reference();
+            let decided = self.look(op);
+            if decided || self.inner().core.withdraw() {
+                op.drop_reference();
+                return Ok(decided);
             }
         }
     }
 
     /// Waits. `true`: decided after all.
-    pub fn park(&self, op: &OpObject) -> Py<bool> {
-        // SAFETY: alive. The waker's reference; in a loop a second one, with the home.
+    pub fn park(&self, op: &OpObject) -> bool {
+        // The waker's reference; in a loop a second one, with the home.
         match op.sleeper() {
-            Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()).stand(op) },
-            // SAFETY: as above.
-            _ => unsafe { c::Py_INCREF(op.as_ptr()) },
+            // SAFETY: a sleeper's home is one.
+            Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()) }.stand(op),
+            _ => op.add_reference(),
         }
-        let decided = self.look(op)?;
+        let decided = self.look(op);
         if decided {
             self.release(op, false);
         }
-        Ok(decided)
+        decided
     }
 
     /// Gives back what was counted when the operation began to wait; `claimed`: the waker took its reference with it.
     fn release(&self, op: &OpObject, claimed: bool) {
         match op.sleeper() {
             // SAFETY: a sleeper's home is one.
-            Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()).sit(op, claimed) },
-            // SAFETY: counted in `park`.
-            _ if !claimed => unsafe { c::Py_DECREF(op.as_ptr()) },
+            Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()) }.sit(op, claimed),
+            // Counted in `park`.
+            Sleeper::Thread(_) if !claimed => op.drop_reference(),
             _ => {}
         }
     }
 
     /// After a wake-up: `true` when there is an event, else the operation waits again.
-    pub fn resume(&self, op: &OpObject) -> Py<bool> {
-        if self.inner().event.is_some() {
-            return Ok(true);
+    pub fn resume(&self, op: &OpObject) -> bool {
+        if self.has_event() {
+            return true;
         }
         self.release(op, true);
         self.park(op)
@@ -168,12 +195,20 @@ impl SelectingObject {
 
     /// The operation waits no more. `false`: it was decided.
     pub fn withdraw(&self, op: &OpObject) -> bool {
-        let withdrawn = self.inner().core.withdraw();
-        if withdrawn {
-            self.release(op, false);
-            self.vacate();
+        loop {
+            if self.inner().event.is_some() {
+                return false;
+            }
+            if self.inner().core.withdraw() {
+                self.release(op, false);
+                self.vacate(op);
+                return true;
+            }
+            // Met, but perhaps only to look again.
+            if self.resume(op) {
+                return false;
+            }
         }
-        withdrawn
     }
 
     pub fn is_met(&self) -> bool {
@@ -196,15 +231,19 @@ impl SelectingObject {
             Some(event) => Some(event),
             None => match inner.core.take_met() {
                 Some(Next::Value(key, value)) => Some(Event::Value(key, value)),
-                Some(Next::Left(key, end, _)) => inner.cases[key as usize]
-                    .take()
-                    .map(|(case, source)| Event::Left(case, source, end)),
+                Some(Next::Left(key, end, _)) => {
+                    inner.cases[key as usize].take().map(|(case, source)| Event::Left(case, source, end))
+                }
                 _ => None,
             },
         };
         match event {
             Some(Event::Value(key, value)) => {
-                inner.returned = inner.cases[key as usize].as_ref().map(|(_, source)| source.clone());
+                let source = inner.cases[key as usize].as_ref().map(|(_, source)| source.clone());
+                let before = std::mem::replace(&mut inner.returned, source);
+                // Outside the lock.
+                drop(inner);
+                drop(before);
                 Some(value)
             }
             other => {
@@ -285,9 +324,16 @@ impl SelectingObject {
                 inner.cases[key as usize] = Some((Owned::from_borrowed(case), Owned::from_borrowed(source)));
                 (key, wakes)
             };
+            // Known by its name before the consumer is woken, who may find that it leaves again.
+            let named = ffi::integer(key as usize)
+                .and_then(|number| ffi::check(c::PyDict_SetItem(keys.as_ptr(), case, number.as_ptr())));
             wake::all(wakes);
-            let number = ffi::integer(key as usize)?;
-            ffi::check(c::PyDict_SetItem(keys.as_ptr(), case, number.as_ptr()))?;
+            if let Err(raised) = named {
+                let _aside = ffi::Aside::new();
+                self.discard_key(key);
+                drop(_aside);
+                return Err(raised);
+            }
         }
         Ok(())
     }
@@ -309,6 +355,12 @@ impl SelectingObject {
             ffi::check(c::PyDict_DelItem(keys.as_ptr(), case))?;
             key as u32
         };
+        self.discard_key(key);
+        Ok(())
+    }
+
+    /// Takes a registration out; a value that it was handed goes back.
+    fn discard_key(&self, key: u32) {
         let (discarded, entry, event, wakes) = {
             let mut inner = self.inner();
             let discarded = inner.core.discard(key);
@@ -335,7 +387,21 @@ impl SelectingObject {
             let lost = wake::give_back(&channel.chan, value);
             channel.undelivered(lost);
         }
-        Ok(())
+    }
+}
+
+/// A case has left. Its hash and its comparison may be the program's code, and fail.
+fn forget(keys: &Owned, case: &Owned) {
+    // SAFETY: live objects.
+    unsafe {
+        if c::PyDict_DelItem(keys.as_ptr(), case.as_ptr()) < 0 {
+            // Not there: `discard` has just taken it out.
+            if c::PyErr_ExceptionMatches(c::PyExc_KeyError) != 0 {
+                c::PyErr_Clear();
+            } else {
+                ffi::unraisable(case.as_ptr());
+            }
+        }
     }
 }
 
@@ -455,12 +521,7 @@ unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
         let this = unsafe { SelectingObject::of(slf) };
         let count = this.inner().cases.len() as u32;
         for key in 0..count {
-            let (entry, discarded) = {
-                let mut inner = this.inner();
-                let discarded = inner.core.discard(key);
-                (inner.cases[key as usize].take(), discarded)
-            };
-            drop((entry, discarded));
+            this.discard_key(key);
         }
         Ok(0)
     })

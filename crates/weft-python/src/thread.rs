@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::ffi::{self, Aside, Owned, Py, Raised, c, thread_lock};
 use crate::io::{self, Pipe};
 use crate::op::{Kind, OpObject, Sleeper};
-use crate::scope;
+use crate::scope::{self, Scope};
 use crate::state::Ref;
 
 const EMPTY: u32 = 0;
@@ -28,14 +28,6 @@ pub struct Parker {
     pipe: std::sync::OnceLock<Pipe>,
 }
 
-/// Why a sleep ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Woke {
-    Notified,
-    TimedOut,
-    Interrupted,
-}
-
 thread_local! {
     static MINE: RefCell<Option<Arc<Parker>>> = const { RefCell::new(None) };
 }
@@ -51,11 +43,7 @@ impl Parker {
             thread_lock::PyThread_acquire_lock_timed(lock, -1, 0);
             lock
         };
-        Ok(Self {
-            state: AtomicU32::new(EMPTY),
-            lock: AtomicPtr::new(lock),
-            pipe: std::sync::OnceLock::new(),
-        })
+        Ok(Self { state: AtomicU32::new(EMPTY), lock: AtomicPtr::new(lock), pipe: std::sync::OnceLock::new() })
     }
 
     /// The calling thread's own.
@@ -90,55 +78,42 @@ impl Parker {
         self.lock.load(Ordering::Relaxed)
     }
 
-    /// Sleeps until `unpark`, the deadline, or a signal. Without the interpreter.
-    fn sleep(&self, deadline: Option<Instant>) -> Woke {
-        if self
-            .state
-            .compare_exchange(EMPTY, LOCKED, Ordering::AcqRel, Ordering::Acquire)
-            .is_err()
-        {
+    /// Whether a notice was left already, which is taken; otherwise others see from now on how the owner sleeps.
+    fn is_notified_before(&self, how: u32) -> bool {
+        let notified = self.state.compare_exchange(EMPTY, how, Ordering::AcqRel, Ordering::Acquire).is_err();
+        if notified {
             self.state.store(EMPTY, Ordering::Release);
-            return Woke::Notified;
         }
-        let microseconds = match deadline {
-            None => -1,
-            Some(deadline) => until(deadline),
-        };
+        notified
+    }
+
+    /// Sleeps until `unpark`, the deadline, or a signal; it is for the caller to look which. Without the interpreter.
+    fn sleep(&self, deadline: Option<Instant>) {
+        if self.is_notified_before(LOCKED) {
+            return;
+        }
         // SAFETY: the lock is ours and held; nobody else acquires it.
-        let answer = unsafe { thread_lock::PyThread_acquire_lock_timed(self.lock(), microseconds, 1) };
-        let notified = self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED;
-        if notified && answer != 1 {
+        let acquired =
+            unsafe { thread_lock::PyThread_acquire_lock_timed(self.lock(), deadline.map_or(-1, until), 1) } == 1;
+        if self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED && !acquired {
             // Whoever notified us has released the lock or is about to: take it back.
             // SAFETY: as above.
             unsafe { thread_lock::PyThread_acquire_lock_timed(self.lock(), -1, 0) };
         }
-        match answer {
-            _ if notified => Woke::Notified,
-            thread_lock::INTERRUPTED => Woke::Interrupted,
-            thread_lock::FAILURE => Woke::TimedOut,
-            _ => Woke::Notified,
-        }
     }
 
     /// The same, watching descriptors too; those that are ready are marked.
-    fn sleep_polling(&self, watched: &mut [io::Watched], deadline: Option<Instant>) -> Woke {
+    fn sleep_polling(&self, watched: &mut [io::Watched], deadline: Option<Instant>) {
         let Some(pipe) = self.pipe.get() else {
             return self.sleep(deadline);
         };
-        if self
-            .state
-            .compare_exchange(EMPTY, POLLING, Ordering::AcqRel, Ordering::Acquire)
-            .is_err()
-        {
-            self.state.store(EMPTY, Ordering::Release);
-            return Woke::Notified;
+        if self.is_notified_before(POLLING) {
+            return;
         }
-        let woke = io::poll(watched, pipe, deadline);
+        io::poll(watched, pipe, deadline);
         if self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED {
             pipe.drain();
-            return Woke::Notified;
         }
-        woke
     }
 }
 
@@ -160,9 +135,7 @@ fn until(deadline: Instant) -> c_longlong {
 
 /// So many seconds from now; `None` when that is beyond what a clock can say.
 pub fn after(seconds: f64) -> Option<Instant> {
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .and_then(|duration| Instant::now().checked_add(duration))
+    Duration::try_from_secs_f64(seconds).ok().and_then(|duration| Instant::now().checked_add(duration))
 }
 
 /// Performs an operation by blocking this thread for at most `timeout` seconds.
@@ -204,46 +177,30 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
         return Ok(result);
     }
     loop {
-        let until = [
-            deadline,
-            scope.as_ref().map(|scope| scope.instant(state)).transpose()?.flatten(),
-            op.with_leaves(|leaves| next_due(op, leaves))?,
-        ]
-        .into_iter()
-        .flatten()
-        .min();
-        // SAFETY: the thread state comes back before Python is used again.
-        let woke = unsafe {
-            let thread = c::PyEval_SaveThread();
-            let woke = if watched.is_empty() {
-                parker.sleep(until)
-            } else {
-                parker.sleep_polling(&mut watched, until)
-            };
-            c::PyEval_RestoreThread(thread);
-            woke
-        };
-        if op.is_met() {
-            if op.resume()? {
-                return op.take_up();
-            }
-            continue;
+        // A signal that came since Python code last ran here would be noticed only after the sleep.
+        // SAFETY: plain call.
+        if unsafe { c::PyErr_CheckSignals() } < 0 {
+            return interrupted(op);
         }
-        if woke == Woke::Interrupted {
-            // SAFETY: plain call.
-            if unsafe { c::PyErr_CheckSignals() } < 0 {
-                if op.withdraw() {
-                    op.give_up();
-                    return Err(Raised);
-                }
-                // The commit wins: it completes, and the exception comes right after it.
-                if let Some(error) = ffi::take_error() {
-                    raise_later(error);
-                }
-                return op.take_up();
+        let until = match first_deadline(op, deadline, scope.as_deref()) {
+            Ok(until) => until,
+            Err(Raised) => return interrupted(op),
+        };
+        // SAFETY: the thread state comes back before Python is used again.
+        unsafe {
+            let thread = c::PyEval_SaveThread();
+            if watched.is_empty() {
+                parker.sleep(until);
+            } else {
+                parker.sleep_polling(&mut watched, until);
             }
-            if op.is_met() && op.resume()? {
-                return op.take_up();
+            c::PyEval_RestoreThread(thread);
+        }
+        if op.is_met() {
+            match op.resume() {
+                Ok(true) => return op.take_up(),
+                Ok(false) => continue,
+                Err(Raised) => return interrupted(op),
             }
         }
         for watched in &watched {
@@ -251,18 +208,22 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
                 return op.take_up();
             }
         }
-        if let Some(case) = op.with_leaves(|leaves| due_now(op, leaves))? {
-            if op.decide(case) {
-                return op.take_up();
-            }
+        match op.with_leaves(|leaves| due_now(op, leaves)) {
+            Ok(Some(case)) if op.decide(case) => return op.take_up(),
+            Ok(_) => {}
+            Err(Raised) => return interrupted(op),
         }
         if let Some(scope) = &scope {
-            if scope.is_cancelled(state)? {
-                if op.withdraw() {
-                    op.give_up();
-                    return Err(cancelled(op));
+            match scope.is_cancelled(state) {
+                Ok(false) => {}
+                Ok(true) => {
+                    if op.withdraw() {
+                        op.give_up();
+                        return Err(cancelled(op));
+                    }
+                    return op.take_up();
                 }
-                return op.take_up();
+                Err(Raised) => return interrupted(op),
             }
         }
         if let (Some(deadline), Some(seconds)) = (deadline, timeout) {
@@ -275,6 +236,34 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
             }
         }
     }
+}
+
+/// An exception is set while the operation is parked: it ends the wait. If the operation was decided meanwhile, the commit wins: it
+/// completes, and the exception is raised right after it.
+#[cold]
+fn interrupted(op: &OpObject) -> Py<Owned> {
+    let error = ffi::take_error();
+    if op.withdraw() {
+        op.give_up();
+        if let Some(error) = error {
+            ffi::restore_error(error);
+        }
+        return Err(Raised);
+    }
+    if let Some(error) = error {
+        raise_later(error);
+    }
+    op.take_up()
+}
+
+/// The first moment at which there is something to do besides being met.
+fn first_deadline(op: &OpObject, timeout: Option<Instant>, scope: Option<&Scope>) -> Py<Option<Instant>> {
+    let scope = match scope {
+        Some(scope) => scope.instant(op.state())?,
+        None => None,
+    };
+    let timer = op.with_leaves(|leaves| next_due(op, leaves))?;
+    Ok([timeout, scope, timer].into_iter().flatten().min())
 }
 
 /// The same for `__next__`: the end of the iteration is no error.

@@ -123,10 +123,8 @@ pub unsafe extern "C" fn tick(module: *mut PyObject, period: *mut PyObject) -> *
             let this: *mut TickObject = object.as_ptr().cast();
             (&raw mut (*this).period).write(period);
             (&raw mut (*this).closing).write(Arc::new(Chan::new(Some(0), Overflow::Block)));
-            (&raw mut (*this).inner).write(Mutex::new(Inner {
-                next: state.monotonic().unwrap_or(0.0) + period,
-                closed: Origin::UNKNOWN,
-            }));
+            (&raw mut (*this).inner)
+                .write(Mutex::new(Inner { next: state.monotonic().unwrap_or(0.0) + period, closed: Origin::UNKNOWN }));
             Ok(object)
         }
     })

@@ -58,10 +58,7 @@ pub fn all_but_gone(wakes: Wakes) -> Option<Owned> {
 /// As [`all_but_gone`], for several values.
 pub fn all_and_returned(wakes: Wakes) -> Vec<Owned> {
     // SAFETY: as above.
-    wakes
-        .into_wakers()
-        .filter_map(|waker| unsafe { OpObject::wake(waker.data().cast_mut().cast()) })
-        .collect()
+    wakes.into_wakers().filter_map(|waker| unsafe { OpObject::wake(waker.data().cast_mut().cast()) }).collect()
 }
 
 /// Puts a value that reached a receiver which is gone back into its channel. What comes back can be delivered to nobody.

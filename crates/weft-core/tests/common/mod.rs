@@ -11,11 +11,16 @@ use std::time::{Duration, Instant};
 
 use weft_core::{Channel, Receiver, Sender, Statistics};
 
+/// How often to do something: less under miri, which is some thousand times slower and finds more in one run than others in many.
+pub const fn times(count: usize) -> usize {
+    if cfg!(miri) { count.div_ceil(100) } else { count }
+}
+
 /// Looks until `is_so`; a test that waits in vain fails.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
         thread::yield_now();
     }
 }
@@ -55,11 +60,7 @@ pub struct Census(Arc<AtomicUsize>);
 impl Census {
     pub fn token(&self, number: u64) -> Token {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Token {
-            number,
-            boxed: Box::new(number),
-            census: self.clone(),
-        }
+        Token { number, boxed: Box::new(number), census: self.clone() }
     }
 
     pub fn alive(&self) -> usize {
