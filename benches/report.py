@@ -60,15 +60,27 @@ TARGETS = [
 
 
 def targets(cells: list[dict]) -> list[dict]:
-    """Each target with what was measured, where both its cells were."""
-    found = {f"{cell['program']} {cell['rival']}": cell["median_ns"] for cell in cells if cell["status"] == "ok"}
+    """Each target with what was measured, where both its cells were; `kept` is None where the spread leaves it open."""
+    found = {f"{cell['program']} {cell['rival']}": cell for cell in cells if cell["status"] == "ok"}
     answers = []
     for target in TARGETS:
         if target.over in found and target.under in found:
-            ratio = found[target.over] / found[target.under]
+            over, under = found[target.over], found[target.under]
+            least, most = over["min_ns"] / under["max_ns"], over["max_ns"] / under["min_ns"]
+            ratio = over["median_ns"] / under["median_ns"]
             kept = ratio >= target.limit if target.sense == ">=" else ratio <= target.limit
-            told = {"text": target.text, "ratio": ratio, "sense": target.sense, "limit": target.limit, "kept": kept}
-            answers.append(told)
+            answers.append(
+                {
+                    "text": target.text,
+                    "ratio": ratio,
+                    "least": least,
+                    "most": most,
+                    "cpu_ratio": over["cpu_ns"] / under["cpu_ns"] if under["cpu_ns"] else None,
+                    "sense": target.sense,
+                    "limit": target.limit,
+                    "kept": None if least < target.limit < most else kept,
+                }
+            )
     return answers
 
 
@@ -136,10 +148,11 @@ def table(result: dict) -> str:
             f"{name}: {rival['version']}" if rival["status"] == "ok" else f"{name}: NOT INSTALLED: {rival['note']}"
         )
     if result["targets"]:
-        out += ["", "What weft is held to"]
+        out += ["", "What weft is held to: ratio, the rounds' least and most, ratio of processor time, bound"]
         for target in result["targets"]:
-            verdict = "kept" if target["kept"] else "MISSED"
-            out.append(
-                f"  {verdict:6}  {target['ratio']:6.2f}  ({target['sense']} {target['limit']:g})  {target['text']}"
-            )
+            verdict = {True: "kept", False: "MISSED", None: "unsure"}[target["kept"]]
+            cpu = f"{target['cpu_ratio']:6.2f}" if target["cpu_ratio"] else "     -"
+            bound = f"{target['sense']} {target['limit']:g}"
+            spread = f"{target['least']:.2f}-{target['most']:.2f}"
+            out.append(f"  {verdict:6}  {target['ratio']:6.2f}  {spread:>12}  {cpu}  {bound:>6}  {target['text']}")
     return "\n".join(out)

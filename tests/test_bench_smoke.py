@@ -54,7 +54,16 @@ def test_a_quick_bench_writes_every_field_of_its_json(tmp_path):
         assert len(cell["rounds_ns"]) == result["settings"]["rounds"]
         assert ({"p50_ns", "p99_ns", "p999_ns"} <= cell.keys()) == (cell["program"] == "ping_pong")
     assert [target["text"] for target in result["targets"]] == ["rendezvous, plain tasks: asyncio.Queue(1) / weft"]
-    assert result["targets"][0].keys() == {"text", "ratio", "sense", "limit", "kept"}
+    assert result["targets"][0].keys() == {
+        "text",
+        "ratio",
+        "least",
+        "most",
+        "cpu_ratio",
+        "sense",
+        "limit",
+        "kept",
+    }
     for word in ("pipe_0", "ping_pong", "Queue(1)", "p99.9", "What weft is held to"):
         assert word in done.stdout
 
@@ -79,6 +88,21 @@ def test_a_wrong_answer_is_an_error_and_no_time(monkeypatch):
     loses_one = Does("loses one", lambda run: run.n * (run.n - 1) // 2 - 1)
     with asyncio.Runner() as runner, pytest.raises(AssertionError, match="wrong answer"):
         measure(PROGRAMS["pipe_0"], loses_one, 100, 0, runner)
+
+
+def test_a_target_is_unsure_when_the_rounds_disagree(monkeypatch):
+    monkeypatch.syspath_prepend(RUN.parent.parent)
+    from benches.report import targets
+
+    def verdict(least, most):
+        asyncio_cell = {"rival": "asyncio", "median_ns": 7000, "min_ns": least, "max_ns": most}
+        weft_cell = {"rival": "weft", "median_ns": 1000, "min_ns": 1000, "max_ns": 1000}
+        common = {"program": "pipe_0", "status": "ok", "cpu_ns": 1000}
+        (told,) = targets([asyncio_cell | common, weft_cell | common])  # at least 6 times is asked
+        return told["kept"]
+
+    assert verdict(6500, 7500) is True
+    assert verdict(5000, 7500) is None
 
 
 def test_an_unknown_program_is_told_with_those_there_are():

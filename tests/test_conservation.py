@@ -236,7 +236,9 @@ def test_tasks_that_are_thrown_away_in_the_middle_lose_nothing(loop):
     """Coroutines closed, and loops closed, before the commit, and between the commit and the resumption."""
     books, channels, rng = Books(), new_channels(), random.Random(SEED)
     given, taken, kept, performed = books.party()
-    unknown = set()  # sent by somebody who was destroyed, or never ran again: only a receiver can tell whether it was given
+    unknown = (
+        set()
+    )  # sent by somebody who was destroyed, or never ran again: only a receiver can tell whether it was given
 
     async def one(n):
         a, b = rng.sample(channels, 2)

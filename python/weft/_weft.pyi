@@ -55,7 +55,7 @@ class Op(Generic[_T_co]):
         that is negative or not a number, RuntimeError for an operation that was performed before.
         """
 
-    def map(self, function: Callable[[_T_co], _U]) -> Op[_U]:
+    def map(self, function: Callable[[_T_co], _U], /) -> Op[_U]:
         """Have `function` applied to the result, and return this same operation.
 
         The one who performs it calls the function, after it has happened: what the function raises is raised to the
@@ -73,12 +73,10 @@ class Channel(Generic[_T]):
     same time.
 
     `capacity` is an int of 0 or more. `overflow` says what happens to a value sent when the buffer is full and nobody
-    is waiting to
-    receive: with "block" the sender waits, "drop_oldest" drops the oldest value of the buffer, "drop_newest" drops the
-        value being
-    sent, and "error" raises WouldBlock. `on_undelivered` is called with each value that nobody will ever receive, by
-    whoever caused that, and must not raise. `name` is for messages; without one it is the file and line of the
-    creation.
+    is waiting to receive: with "block" the sender waits, "drop_oldest" drops the oldest value of the buffer,
+    "drop_newest" drops the value being sent, and "error" raises WouldBlock. `on_undelivered` is called with each value
+    that nobody will ever receive, by whoever caused that, and must not raise. `name` is for messages; without one it is
+    the file and line of the creation.
 
     Iterating, with `for` or `async for`, receives until the channel is closed and drained; it raises what the channel
     was closed with, if anything, or Poisoned. As a context manager, `with` or `async with`, it is closed on leaving.
@@ -105,7 +103,7 @@ class Channel(Generic[_T]):
         """A channel without a bound: sending never waits, and memory is the only limit. The arguments are those of
         `Channel`."""
 
-    def send(self, value: _T) -> Op[None]:
+    def send(self, value: _T, /) -> Op[None]:
         """An operation that sends one value, which may be any object, None too.
 
         It completes when a receiver has taken the value or the buffer has. Cancelled while it waits, it has sent
@@ -124,14 +122,14 @@ class Channel(Generic[_T]):
         Poisoned.
         """
 
-    def send_nowait(self, value: _T) -> None:
+    def send_nowait(self, value: _T, /) -> None:
         """Send one value now. Raises WouldBlock when that would have to wait, else the same as `send`; `.value` is the
         value."""
 
     def recv_nowait(self) -> _T:
         """Receive one value now. Raises WouldBlock when there is none, else the same as `recv`."""
 
-    def send_many(self, values: Sequence[_T]) -> Op[int]:
+    def send_many(self, values: Sequence[_T], /) -> Op[int]:
         """An operation that sends at least one of the values, then as many as there is room or a receiver for without
         waiting.
 
@@ -140,7 +138,7 @@ class Channel(Generic[_T]):
         `send`, when not even the first was sent; `.value` is then all of the values.
         """
 
-    def recv_many(self, max: int) -> Op[list[_T]]:
+    def recv_many(self, max: int, /) -> Op[list[_T]]:
         """An operation that receives at least one value, then as many as are there without waiting, up to `max` (1 or
         more).
 
@@ -220,13 +218,13 @@ class Sender(Generic[_T_contra]):
     Source: Rust's `std::sync::mpsc::Sender`; trio's memory channels.
     """
 
-    def send(self, value: _T_contra) -> Op[None]:
+    def send(self, value: _T_contra, /) -> Op[None]:
         """As `Channel.send`. Performing it raises Closed when this end was closed."""
 
-    def send_nowait(self, value: _T_contra) -> None:
+    def send_nowait(self, value: _T_contra, /) -> None:
         """As `Channel.send_nowait`. Raises Closed when this end was closed."""
 
-    def send_many(self, values: Sequence[_T_contra]) -> Op[int]:
+    def send_many(self, values: Sequence[_T_contra], /) -> Op[int]:
         """As `Channel.send_many`. Performing it raises Closed when this end was closed."""
 
     def clone(self) -> Self:
@@ -279,7 +277,7 @@ class Receiver(Generic[_T_co]):
     def recv_nowait(self) -> _T_co:
         """As `Channel.recv_nowait`. Raises Closed when this end was closed."""
 
-    def recv_many(self, max: int) -> Op[list[_T_co]]:
+    def recv_many(self, max: int, /) -> Op[list[_T_co]]:
         """As `Channel.recv_many`. Performing it raises Closed when this end was closed."""
 
     def clone(self) -> Self:
@@ -334,7 +332,7 @@ class Selecting(Generic[_CaseT, _T]):
         ValueError when there is such a case already, TypeError for what is no channel or receiver.
         """
 
-    def discard(self, case: object) -> None:
+    def discard(self, case: object, /) -> None:
         """Serve this case no more; values it has are left where they are. An unknown case is ignored."""
 
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
@@ -608,28 +606,28 @@ def selecting(*channels: _Source[_T], **named: _Source[_T]) -> Selecting[int | s
     `.case` set when it is an error of weft's; the loop may be taken up again.
     """
 
-def after(seconds: float) -> Op[float]:
+def after(seconds: float, /) -> Op[float]:
     """An operation that completes that many seconds after it is begun: a timeout, as a case of a select.
 
-    Its result is the time that was due at, on `time.monotonic()`, in seconds. ValueError when `seconds` is negative or
-    not a number.
+    Its result is the time that was due at, on `time.monotonic()`, in seconds. A negative delay counts as 0, so that
+    `after(deadline - now)` needs no care; ValueError for what is not a number.
 
     Source: Go's `time.After`; the timer guard of occam.
     """
 
-def at(when: float) -> Op[float]:
+def at(when: float, /) -> Op[float]:
     """An operation that completes at a time on `time.monotonic()`, in seconds; at once when that has passed.
 
     Its result is `when`. ValueError when it is not a number.
     """
 
-def tick(period: float) -> Tick:
+def tick(period: float, /) -> Tick:
     """Ticks, one every `period` seconds (more than 0) from now on. Those that nobody is there for are dropped.
 
     Source: Go's `time.Tick`.
     """
 
-def always(value: _T) -> Op[_T]:
+def always(value: _T, /) -> Op[_T]:
     """An operation that is always ready, with `value` as its result.
 
     Source: alwaysEvt in Concurrent ML (Reppy 1991).
@@ -641,14 +639,14 @@ def never() -> Op[Never]:
     Source: never in Concurrent ML (Reppy 1991).
     """
 
-def readable(file: _FileT) -> Op[_FileT]:
+def readable(file: _FileT, /) -> Op[_FileT]:
     """An operation that completes once a file descriptor can be read without blocking. Its result is `file`, as given.
 
     `file` is an int or an object with `fileno()`. Nothing is read: another reader may come first, so read without
     blocking. It must stay open as long as the operation waits.
     """
 
-def writable(file: _FileT) -> Op[_FileT]:
+def writable(file: _FileT, /) -> Op[_FileT]:
     """An operation that completes once a file descriptor can be written without blocking. Its result is `file`, as
     given.
 

@@ -49,7 +49,7 @@ const MOST: u32 = 256;
 /// However often, not longer than this.
 const ENOUGH: Duration = Duration::from_micros(200);
 /// Before that: the peer may be about to finish on another processor.
-const SPINS: u32 = 8;
+const SPINS: u32 = 100;
 
 /// Spins for a moment, until `is_so`.
 #[inline]

@@ -1,7 +1,7 @@
 //! L3: threads and tasks that send, receive, select, time out and cancel at random. In the end each value is in exactly one place.
 //!
-//! cargo test -p weft-core --test conservation
-//! cargo +nightly miri test -p weft-core --test conservation        WEFT_ROUNDS=1000 for longer
+//! cargo test -p weft-core --test conservation        (WEFT_ROUNDS=1000 for longer)
+//! cargo +nightly miri test -p weft-core --test conservation
 #![cfg(not(any(loom, shuttle)))]
 
 mod common;

@@ -1,9 +1,11 @@
 //! What `op.__await__()` returns: an iterator over the steps of one operation, for `yield from`.
 
 use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::ffi::{self, Owned, Py, PyObject, c};
-use crate::op;
+use crate::op::{self, OpObject};
 use crate::state::{Ref, State};
 
 /// `weft._weft._Await`.
@@ -12,6 +14,8 @@ struct AwaitObject {
     head: PyObject,
     /// A strong reference.
     op: *mut PyObject,
+    /// Whether it was asked for its first step.
+    begun: AtomicBool,
 }
 
 /// A new one.
@@ -22,7 +26,9 @@ pub unsafe fn make(state: &State, op: *mut PyObject) -> Py<Owned> {
     // SAFETY: our type; every field is written before anybody sees the object.
     unsafe {
         let object = ffi::allocate(state.class(Ref::Await))?;
-        (&raw mut (*object.as_ptr().cast::<AwaitObject>()).op).write(Owned::from_borrowed(op).into_ptr());
+        let this: *mut AwaitObject = object.as_ptr().cast();
+        (&raw mut (*this).op).write(Owned::from_borrowed(op).into_ptr());
+        (&raw mut (*this).begun).write(AtomicBool::new(false));
         Ok(object)
     }
 }
@@ -33,14 +39,21 @@ fn op_of(slf: *mut PyObject) -> *mut PyObject {
 }
 
 unsafe extern "C" fn next(slf: *mut PyObject) -> *mut PyObject {
-    // SAFETY: a live operation.
-    unsafe { op::iternext(op_of(slf)) }
+    // SAFETY: a live iterator and its operation.
+    unsafe {
+        let begun = (*slf.cast::<AwaitObject>()).begun.swap(true, Ordering::Relaxed);
+        // The first step of a second iterator must not step what another one waits for.
+        if !begun && OpObject::of(op_of(slf)).check_fresh().is_err() {
+            return ptr::null_mut();
+        }
+        op::iternext(op_of(slf))
+    }
 }
 
 unsafe extern "C" fn send(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: a live operation. Called by name, the end needs its exception.
     unsafe {
-        let result = op::iternext(op_of(slf));
+        let result = next(slf);
         if result.is_null() && c::PyErr_Occurred().is_null() {
             c::PyErr_SetNone(c::PyExc_StopIteration);
         }

@@ -7,11 +7,14 @@
 //! A loop that is closed drops its callbacks. The drain notices (its object is destroyed without having been called), and a push to a
 //! closed loop fails; either way what was decided is undone: the values go back to their channels.
 //!
-//! The home knows its loop by a weak reference only, and lives in a dictionary with weak keys: it ends with the loop.
+//! The home knows its loop by a weak reference only, and is an attribute of the loop: it ends with the loop, and a loop that was dropped with
+//! operations parked is garbage together with them. (Not a dictionary with weak keys: what is parked leads to its task, hence to the loop, and
+//! would keep its own key alive.)
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -25,6 +28,8 @@ use crate::state::{Ref, SLICE_NANOSECONDS, State};
 pub struct HomeObject {
     head: PyObject,
     weak_loop: Owned,
+    /// A callback of the loop's is running ours: it will look at its queue before it sleeps.
+    turning: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -49,6 +54,9 @@ unsafe impl Send for Inner {}
 
 /// How many steps a drain makes between looks at the clock.
 const STEPS: u32 = 4;
+
+/// How often a loop is asked in vain before it is left to the main thread.
+const PATIENCE: u32 = 8;
 
 /// Two clocks that are no further apart than this, in seconds, are one clock.
 const SAME_CLOCK: f64 = 1.0;
@@ -92,19 +100,24 @@ impl HomeObject {
         }
         #[cfg(Py_GIL_DISABLED)]
         let _ = last;
-        let homes = state.homes()?;
+        let name = state.get(Ref::NameHome);
         // SAFETY: live objects; a new home is filled before anybody sees it.
         unsafe {
-            let known = c::PyObject_GetItem(homes, event_loop.as_ptr());
-            let home = if known.is_null() {
-                if c::PyErr_ExceptionMatches(c::PyExc_KeyError) == 0 {
+            let known = Owned::from_nullable(c::PyObject_GetAttr(event_loop.as_ptr(), name));
+            if known.is_none() {
+                if c::PyErr_ExceptionMatches(c::PyExc_AttributeError) == 0 {
                     return Err(Raised);
                 }
                 c::PyErr_Clear();
+            }
+            let home = if let Some(home) = known.filter(|home| state.is(home.as_ptr(), Ref::Home)) {
+                home
+            } else {
                 let weak_loop = Owned::from_new(c::PyWeakref_NewRef(event_loop.as_ptr(), ptr::null_mut()))?;
                 let home = ffi::allocate(state.class(Ref::Home))?;
                 let this: *mut Self = home.as_ptr().cast();
                 (&raw mut (*this).weak_loop).write(weak_loop);
+                (&raw mut (*this).turning).write(AtomicBool::new(false));
                 (&raw mut (*this).inner).write(Mutex::new(Inner {
                     ready: VecDeque::new(),
                     scheduled: false,
@@ -114,10 +127,8 @@ impl HomeObject {
                     standing: HashSet::new(),
                     late: None,
                 }));
-                ffi::check(c::PyObject_SetItem(homes, event_loop.as_ptr(), home.as_ptr()))?;
+                ffi::check(c::PyObject_SetAttr(event_loop.as_ptr(), name, home.as_ptr()))?;
                 home
-            } else {
-                Owned::from_new(known)?
             };
             #[cfg(not(Py_GIL_DISABLED))]
             state.set(Ref::LastHome, home.clone());
@@ -143,10 +154,15 @@ impl HomeObject {
             !std::mem::replace(&mut inner.scheduled, true)
         };
         if first && !self.schedule() {
-            let mut inner = self.inner();
-            inner.scheduled = false;
-            if let Some(at) = inner.ready.iter().rposition(|queued| *queued == op) {
-                inner.ready.remove(at);
+            let found = {
+                let mut inner = self.inner();
+                inner.scheduled = false;
+                let at = inner.ready.iter().rposition(|queued| *queued == op);
+                at.and_then(|at| inner.ready.remove(at))
+            };
+            // Those that came while we found out relied on us.
+            self.abandon();
+            if found.is_some() {
                 return Err(op);
             }
         }
@@ -161,6 +177,7 @@ impl HomeObject {
         if state.is_gone() {
             return false;
         }
+        let mut failures = 0;
         loop {
             let scheduled = (|| {
                 let Some(event_loop) = self.event_loop() else {
@@ -168,6 +185,8 @@ impl HomeObject {
                 };
                 let here = state.running_loop()?;
                 let here = here.is_some_and(|running| running.as_ptr() == event_loop.as_ptr());
+                // A signal handler may run in the loop's thread while the loop sleeps, or is about to; then it must be woken as from elsewhere.
+                let here = here && (self.turning.load(Ordering::Relaxed) || state.runs_a_task()?);
                 let method = if here { Ref::CallSoon } else { Ref::CallSoonThreadsafe };
                 let drain = self.drain(state)?;
                 // SAFETY: live objects.
@@ -200,6 +219,16 @@ impl HomeObject {
                         // SAFETY: an exception and an exception type.
                         c::PyErr_GivenExceptionMatches(error.as_ptr(), c::PyExc_MemoryError) != 0
                     });
+                    let recursion = error.as_ref().is_some_and(|error| unsafe {
+                        // SAFETY: as above.
+                        c::PyErr_GivenExceptionMatches(error.as_ptr(), c::PyExc_RecursionError) != 0
+                    });
+                    failures += 1;
+                    if recursion || failures == PATIENCE {
+                        // There is no room here to call the loop, and there would not be at the next try.
+                        self.schedule_later();
+                        return true;
+                    }
                     if let Some(error) = error {
                         crate::thread::raise_later(error);
                     }
@@ -209,6 +238,37 @@ impl HomeObject {
                 }
             }
         }
+    }
+
+    /// Has the main thread call the loop, from where there is more room.
+    #[cold]
+    fn schedule_later(&self) {
+        extern "C" fn again(home: *mut c_void) -> c_int {
+            ffi::edge(-1, || {
+                // SAFETY: the reference given below.
+                if let Some(home) = unsafe { Owned::from_nullable(home.cast()) } {
+                    // SAFETY: a home.
+                    let this = unsafe { HomeObject::of(home.as_ptr()) };
+                    if !this.schedule() {
+                        this.abandon();
+                    }
+                }
+                Ok(0)
+            })
+        }
+        // SAFETY: alive.
+        let home = unsafe { Owned::from_borrowed(self.as_ptr()) }.into_ptr();
+        if !ffi::call_soon_in_main(again, home.cast()) {
+            // No room there either: whoever comes next tries again.
+            self.inner().scheduled = false;
+            // SAFETY: the reference was not taken.
+            drop(unsafe { Owned::from_nullable(home) });
+        }
+    }
+
+    /// While it lives, the loop is known to be awake.
+    pub fn turn(&self) -> Turn<'_> {
+        Turn { home: self, before: self.turning.swap(true, Ordering::Relaxed) }
     }
 
     fn drain(&self, state: &State) -> Py<Drain> {
@@ -224,6 +284,7 @@ impl HomeObject {
 
     /// Steps the tasks of all decided operations, for at most a millisecond.
     fn run(&self) -> Py<()> {
+        let _turn = self.turn();
         let start = Instant::now();
         let mut steps = 0_u32;
         loop {
@@ -393,6 +454,7 @@ impl HomeObject {
 
     /// The loop's clock has come to a deadline.
     fn fire(&self) -> Py<()> {
+        let _turn = self.turn();
         // SAFETY: a live object of ours.
         let state = unsafe { State::of(self.as_ptr()) };
         let Some(event_loop) = self.event_loop() else {
@@ -530,7 +592,10 @@ impl HomeObject {
                 }
             };
             let message = message.unwrap_or_else(ffi::none);
-            ffi::check(c::PyDict_SetItem(late.as_ptr(), task.as_ptr(), message.as_ptr()))?;
+            // With how many requests there are now: when there are fewer, this one was withdrawn.
+            let requests = ffi::call_method(state.get(Ref::Cancelling), &[task.as_ptr()])?;
+            let entry = ffi::tuple(vec![message, requests])?;
+            ffi::check(c::PyDict_SetItem(late.as_ptr(), task.as_ptr(), entry.as_ptr()))?;
             let Some(event_loop) = self.event_loop() else {
                 return Ok(());
             };
@@ -560,11 +625,13 @@ impl HomeObject {
         };
         // SAFETY: live objects.
         unsafe {
-            let message = c::PyDict_GetItemWithError(late.as_ptr(), task);
-            if message.is_null() {
+            let entry = c::PyDict_GetItemWithError(late.as_ptr(), task);
+            if entry.is_null() {
                 return if c::PyErr_Occurred().is_null() { Ok(()) } else { Err(Raised) };
             }
-            let message = Owned::from_borrowed(message);
+            let entry = Owned::from_borrowed(entry);
+            let message = c::PyTuple_GET_ITEM(entry.as_ptr(), 0);
+            let then = ffi::long(c::PyTuple_GET_ITEM(entry.as_ptr(), 1))?;
             ffi::check(c::PyDict_DelItem(late.as_ptr(), task))?;
             if c::PyDict_Size(late.as_ptr()) == 0 {
                 let empty = self.inner().late.take();
@@ -575,16 +642,28 @@ impl HomeObject {
                 return Ok(());
             }
             let requests = ffi::call_method(state.get(Ref::Cancelling), &[task])?;
-            if ffi::long(requests.as_ptr())? > 0 {
-                if message.as_ptr() == c::Py_None() {
+            if ffi::long(requests.as_ptr())? >= then.max(1) {
+                if message == c::Py_None() {
                     ffi::call_method(state.get(Ref::Cancel), &[task])?;
                 } else {
-                    ffi::call_method(state.get(Ref::Cancel), &[task, message.as_ptr()])?;
+                    ffi::call_method(state.get(Ref::Cancel), &[task, message])?;
                 }
                 ffi::call_method(state.get(Ref::Uncancel), &[task])?;
             }
         }
         Ok(())
+    }
+}
+
+/// See `HomeObject::turn`.
+pub struct Turn<'a> {
+    home: &'a HomeObject,
+    before: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.home.turning.store(self.before, Ordering::Relaxed);
     }
 }
 
@@ -694,18 +773,26 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
 /// Lets go of all operations.
 fn release(home: &HomeObject) {
     home.abandon();
-    let (timers, standing, late) = {
+    let (timers, late) = {
         let mut inner = home.inner();
-        (std::mem::take(&mut inner.timers), std::mem::take(&mut inner.standing), inner.late.take())
+        (std::mem::take(&mut inner.timers), inner.late.take())
     };
     drop(late);
+    loop {
+        let first = home.inner().standing.iter().next().copied();
+        let Some(op) = first else {
+            break;
+        };
+        // SAFETY: the home holds it. It ends its wait, and that takes it out of the set: the waker must not outlive its reference.
+        unsafe {
+            let op = Owned::from_borrowed(op.cast());
+            OpObject::of(op.as_ptr()).end();
+            home.sit(OpObject::of(op.as_ptr()), true);
+        }
+    }
     // SAFETY: the references counted for these entries.
     unsafe {
         for (op, _) in timers.into_values() {
-            c::Py_DECREF(op.cast());
-        }
-        for op in standing {
-            c::Py_DECREF(op.cast());
             c::Py_DECREF(op.cast());
         }
     }

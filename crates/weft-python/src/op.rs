@@ -594,6 +594,15 @@ impl OpObject {
         }
     }
 
+    /// An error when it was performed, or belongs to a select.
+    #[inline]
+    pub fn check_fresh(&self) -> Py<()> {
+        match self.phase.load(Ordering::Relaxed) {
+            FRESH => Ok(()),
+            phase => Err(self.misused(phase)),
+        }
+    }
+
     #[cold]
     fn misused(&self, phase: u8) -> Raised {
         let about = self.description();
@@ -752,7 +761,7 @@ impl OpObject {
     /// Parks. `true`: it was decided after all. The sleeper is set.
     fn park(&self) -> Py<bool> {
         if self.kind == Kind::NextEvent {
-            return self.selecting().park(self);
+            return Ok(self.selecting().park(self));
         }
         if self.is_plain_select() {
             // Not done yet: the first look at such a select has no need of it.
@@ -830,6 +839,18 @@ impl OpObject {
             // SAFETY: alive.
             unsafe { c::Py_INCREF(self.as_ptr()) };
         }
+    }
+
+    /// One reference more, for a waker.
+    pub fn add_reference(&self) {
+        // SAFETY: alive.
+        unsafe { c::Py_INCREF(self.as_ptr()) };
+    }
+
+    /// One reference less, counted by `add_reference`. The caller holds another one.
+    pub fn drop_reference(&self) {
+        // SAFETY: ours; not the last one.
+        unsafe { c::Py_DECREF(self.as_ptr()) };
     }
 
     /// Drops references counted for nodes. The caller holds another one.
@@ -1233,10 +1254,10 @@ impl OpObject {
     }
 
     /// After a wake-up: is there a result? (A standing select may find that what woke it is gone again, and parks anew.)
-    pub fn resume(&self) -> Py<bool> {
+    pub fn resume(&self) -> bool {
         match self.kind {
             Kind::NextEvent => self.selecting().resume(self),
-            _ => Ok(true),
+            _ => true,
         }
     }
 
@@ -1250,6 +1271,9 @@ impl OpObject {
     /// Ends without a result.
     pub fn give_up(&self) {
         self.phase.store(DONE, Ordering::Relaxed);
+        if self.kind == Kind::NextEvent {
+            self.selecting().vacate(self);
+        }
         self.set_sleeper(Sleeper::Nobody);
     }
 
@@ -1257,23 +1281,33 @@ impl OpObject {
     pub fn step(&self) -> Py<Step> {
         match self.phase.load(Ordering::Relaxed) {
             PARKED => {
-                if self.is_met() && self.resume()? {
+                if self.cancelled.get() {
+                    self.give_up();
+                    return Err(self.raise_cancelled());
+                }
+                if self.is_met() && self.resume() {
                     if self.late.replace(false) {
                         self.deliver_late()?;
                     }
                     return self.take_up().map(Step::Return);
                 }
-                if self.cancelled.get() {
-                    self.give_up();
-                    return Err(self.raise_cancelled());
-                }
                 // Somebody stepped the coroutine though nothing has happened: wait on.
                 self.blocking.set(true);
                 Ok(Step::Yield(self.itself()))
             }
-            YIELDED => self.result().map(Step::Return),
+            YIELDED if self.is_decided() => self.result().map(Step::Return),
+            YIELDED => {
+                // What a `selecting` had come to was discarded meanwhile: once more.
+                self.phase.store(FRESH, Ordering::Relaxed);
+                self.first_step()
+            }
             _ => self.first_step(),
         }
+    }
+
+    /// Of an operation that yielded: what it had come to is still there.
+    fn is_decided(&self) -> bool {
+        self.kind != Kind::NextEvent || self.selecting().has_event()
     }
 
     #[inline]
@@ -1295,7 +1329,7 @@ impl OpObject {
                 "{} has to wait, but was awaited outside any scheduler: no asyncio loop runs in this thread; use .wait() to block the thread",
                 self.description()
             );
-            self.phase.store(DONE, Ordering::Relaxed);
+            self.give_up();
             return Err(ffi::runtime_error(&message));
         };
         let home = HomeObject::of_loop(self.state(), &running)?;
@@ -1407,8 +1441,13 @@ impl OpObject {
         self.missed.set(true);
     }
 
+    /// Whether a thread sleeps on it, which alone may end it.
+    fn is_blocking_a_thread(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == PARKED && matches!(self.sleeper(), Sleeper::Thread(_))
+    }
+
     /// The coroutine that awaited this ends here (`GeneratorExit`, or another scheduler's exception): leave no trace.
-    fn close(&self) {
+    pub fn end(&self) {
         match self.phase.load(Ordering::Relaxed) {
             PARKED => {
                 if self.cancelled.get() || self.withdraw() {
@@ -1508,6 +1547,9 @@ pub unsafe extern "C" fn throw(
                 return Err(ffi::type_error("throw() needs an exception"));
             }
             let op = OpObject::of(slf);
+            if op.is_blocking_a_thread() {
+                return Err(op.misused(PARKED));
+            }
             let first = *arguments;
             let error = if c::PyExceptionInstance_Check(first) != 0 {
                 Owned::from_borrowed(first)
@@ -1525,8 +1567,14 @@ pub unsafe extern "C" fn throw(
                 c::PyException_SetTraceback(error.as_ptr(), *arguments.add(2));
             }
             let decided = match op.phase.load(Ordering::Relaxed) {
-                PARKED => !op.cancelled.get() && !op.withdraw(),
-                YIELDED => true,
+                PARKED => {
+                    let open = op.cancelled.get() || op.withdraw();
+                    if open {
+                        op.give_up();
+                    }
+                    !open
+                }
+                YIELDED => op.is_decided(),
                 _ => false,
             };
             if decided && c::PyErr_GivenExceptionMatches(error.as_ptr(), op.state().cancelled_error()?) != 0 {
@@ -1542,7 +1590,7 @@ pub unsafe extern "C" fn throw(
                 stop::raise(op.state(), value);
                 return Err(Raised);
             }
-            op.close();
+            op.end();
             Err(ffi::raise_object(error.as_ptr()))
         }
     })
@@ -1551,7 +1599,11 @@ pub unsafe extern "C" fn throw(
 pub unsafe extern "C" fn close(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `am_send`.
-        unsafe { OpObject::of(slf) }.close();
+        let op = unsafe { OpObject::of(slf) };
+        if op.is_blocking_a_thread() {
+            return Err(op.misused(PARKED));
+        }
+        op.end();
         Ok(ffi::none())
     })
 }
@@ -1611,7 +1663,7 @@ unsafe extern "C" fn map(slf: *mut PyObject, function: *mut PyObject) -> *mut Py
 unsafe extern "C" fn get_blocking(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
-    if op.phase.load(Ordering::Relaxed) != PARKED {
+    if op.phase.load(Ordering::Relaxed) != PARKED || op.is_blocking_a_thread() {
         // Not a future, as asyncio.isfuture() sees it: ensure_future() and gather() wrap it in a task.
         return ffi::none().into_ptr();
     }
@@ -1718,7 +1770,7 @@ unsafe extern "C" fn cancel(
         unsafe {
             let [message] = ffi::parameters("cancel", ["msg"], 1, arguments, number, keywords)?;
             let op = OpObject::of(slf);
-            if op.phase.load(Ordering::Relaxed) != PARKED || op.cancelled.get() {
+            if op.phase.load(Ordering::Relaxed) != PARKED || op.cancelled.get() || op.is_blocking_a_thread() {
                 return Ok(ffi::boolean(false));
             }
             let message = Owned::from_nullable(message).map(|message| {
@@ -1745,6 +1797,12 @@ unsafe extern "C" fn fire(slf: *mut PyObject, case: *mut PyObject) -> *mut PyObj
         // SAFETY: see `am_send`.
         unsafe {
             let op = OpObject::of(slf);
+            // Called by the loop, which will look at its queue before it sleeps.
+            let home = match op.sleeper() {
+                Sleeper::Loop(home) => Some(home.clone()),
+                _ => None,
+            };
+            let _turn = home.as_ref().map(|home| HomeObject::of(home.as_ptr()).turn());
             if op.phase.load(Ordering::Relaxed) == PARKED && op.decide(case as u32) {
                 if let Some(value) = OpObject::wake(op.itself().into_ptr().cast()) {
                     drop(value);
@@ -1771,9 +1829,14 @@ unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
     })
 }
 
-unsafe extern "C" fn itself(slf: *mut PyObject) -> *mut PyObject {
+/// What `await` asks for first, once: so a second `await` ends here, and does not step what another one waits for.
+unsafe extern "C" fn am_await(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
-    unsafe { Owned::from_borrowed(slf).into_ptr() }
+    let op = unsafe { OpObject::of(slf) };
+    if op.check_fresh().is_err() {
+        return ptr::null_mut();
+    }
+    op.itself().into_ptr()
 }
 
 unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
@@ -1816,7 +1879,15 @@ unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
     unsafe {
         let op = OpObject::of(slf);
         let _keep = op.itself();
-        op.close();
+        // A leaf may stand in a queue for a select that is garbage as well: that must leave all queues first.
+        let mut root = op;
+        while let Some(parent) = root.parent.get().as_ref() {
+            root = parent;
+        }
+        if matches!(root.phase.load(Ordering::Relaxed), PARKED | YIELDED) {
+            let _keep = root.itself();
+            root.end();
+        }
         op.drop_values();
     }
     0
@@ -1861,8 +1932,9 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             PARKED | YIELDED => {
                 // Parked, but in no queue: a timer whose loop is gone, or nothing but `never`.
                 let _aside = ffi::Aside::new();
-                op.close();
+                op.end();
             }
+            _ if op.kind == Kind::NextEvent => op.selecting().vacate(op),
             _ => {}
         }
         op.drop_values();
@@ -1903,7 +1975,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
     let slots = vec![
         ffi::slot(c::Py_tp_doc, crate::docs::doc("Op", "").cast_mut().cast()),
         ffi::slot(c::Py_tp_repr, repr as *mut c_void),
-        ffi::slot(c::Py_am_await, itself as *mut c_void),
+        ffi::slot(c::Py_am_await, am_await as *mut c_void),
         ffi::slot(c::Py_am_send, am_send as *mut c_void),
         ffi::slot(c::Py_tp_iternext, iternext as *mut c_void),
         ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),

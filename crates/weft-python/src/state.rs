@@ -25,11 +25,11 @@ refs! {
     Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Selected, Statistics,
     // Names.
     CallSoon, CallSoonThreadsafe, CallAt, Time, IsClosed, AddReader, AddWriter, RemoveReader, RemoveWriter, CallExceptionHandler,
-    NameChannel, NameValue, NameCase, NameContext, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
+    NameChannel, NameValue, NameCase, NameContext, NameHome, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
     // `()`.
     Empty,
     // Found when first needed.
-    Homes, GetRunningLoop, CurrentTask, CancelledError, Monotonic, LastHome,
+    GetRunningLoop, CurrentTask, CancelledError, Monotonic, LastHome,
 }
 
 /// One per interpreter and import.
@@ -183,8 +183,17 @@ impl State {
         if !known.is_null() {
             return Ok(known);
         }
-        self.set(name, find()?);
-        Ok(self.get(name))
+        let found = find()?;
+        // Another thread may have found one meanwhile: its borrowers rely on it.
+        match self.refs[name as usize].compare_exchange(
+            ptr::null_mut(),
+            found.as_ptr(),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            Ok(_) => Ok(found.into_ptr()),
+            Err(known) => Ok(known),
+        }
     }
 
     /// The asyncio loop that runs in this thread, or `None`. Does not import asyncio: where it was not imported, no loop runs.
@@ -205,8 +214,7 @@ impl State {
                     c::PyErr_Clear();
                     return Ok(None);
                 };
-                self.set(Ref::GetRunningLoop, function);
-                get = self.get(Ref::GetRunningLoop);
+                get = self.found(Ref::GetRunningLoop, || Ok(function))?;
             }
         }
         // SAFETY: a function without arguments.
@@ -222,6 +230,13 @@ impl State {
         unsafe { ffi::call(function, &[]) }
     }
 
+    /// Whether the loop of this thread, which runs, is stepping a task.
+    pub fn runs_a_task(&self) -> Py<bool> {
+        let task = self.current_task()?;
+        // SAFETY: None lives for ever.
+        Ok(task.as_ptr() != unsafe { c::Py_None() })
+    }
+
     /// `asyncio.CancelledError`.
     pub fn cancelled_error(&self) -> Py<*mut PyObject> {
         self.found(Ref::CancelledError, || ffi::import(c"asyncio", Some(c"CancelledError")))
@@ -233,15 +248,6 @@ impl State {
         // SAFETY: a function without arguments that returns a float.
         let now = unsafe { ffi::call(function, &[])? };
         ffi::seconds(now.as_ptr(), "time.monotonic()")
-    }
-
-    /// The `WeakKeyDictionary` from loops to their homes.
-    pub fn homes(&self) -> Py<*mut PyObject> {
-        self.found(Ref::Homes, || {
-            let class = ffi::import(c"weakref", Some(c"WeakKeyDictionary"))?;
-            // SAFETY: a class called without arguments.
-            unsafe { ffi::call(class.as_ptr(), &[]) }
-        })
     }
 
     /// Counts an operation that completed without suspending. `true`: its task has run for long enough, let it hand the loop back.
@@ -281,7 +287,7 @@ impl State {
 
     /// Interned names and what the Python files define.
     pub fn fill(&self) -> Py<()> {
-        let names: [(Ref, &CStr); 20] = [
+        let names: [(Ref, &CStr); 21] = [
             (Ref::CallSoon, c"call_soon"),
             (Ref::CallSoonThreadsafe, c"call_soon_threadsafe"),
             (Ref::CallAt, c"call_at"),
@@ -296,6 +302,7 @@ impl State {
             (Ref::NameValue, c"value"),
             (Ref::NameCase, c"case"),
             (Ref::NameContext, c"context"),
+            (Ref::NameHome, c"_weft_home"),
             (Ref::Done, c"done"),
             (Ref::Cancelling, c"cancelling"),
             (Ref::Cancel, c"cancel"),

@@ -111,9 +111,9 @@ impl Parker {
             return;
         }
         io::poll(watched, pipe, deadline);
-        if self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED {
-            pipe.drain();
-        }
+        self.state.store(EMPTY, Ordering::Release);
+        // In any case: whoever notified us may write to the pipe only after we were gone, and that must not end every later sleep.
+        pipe.drain();
     }
 }
 
@@ -182,6 +182,10 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
         if unsafe { c::PyErr_CheckSignals() } < 0 {
             return interrupted(op);
         }
+        // A signal handler that waited for something itself may have slept through our wake-up.
+        if op.is_met() && op.resume() {
+            return op.take_up();
+        }
         let until = match first_deadline(op, deadline, scope.as_deref()) {
             Ok(until) => until,
             Err(Raised) => return interrupted(op),
@@ -196,12 +200,8 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
             }
             c::PyEval_RestoreThread(thread);
         }
-        if op.is_met() {
-            match op.resume() {
-                Ok(true) => return op.take_up(),
-                Ok(false) => continue,
-                Err(Raised) => return interrupted(op),
-            }
+        if op.is_met() && op.resume() {
+            return op.take_up();
         }
         for watched in &watched {
             if watched.is_ready() && op.decide(watched.case()) {

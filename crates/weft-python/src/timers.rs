@@ -1,6 +1,6 @@
 //! `after`, `at`, `tick`, `always`, `never`. No thread serves them: a loop's own timer does, or the deadline of the thread that waits.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -116,15 +116,15 @@ pub unsafe extern "C" fn tick(module: *mut PyObject, period: *mut PyObject) -> *
         if period <= 0.0 || period.is_infinite() {
             return Err(ffi::value_error(&format!("the period must be positive and finite, not {period}")));
         }
-        // SAFETY: see `after`; our type, every field is written.
+        // SAFETY: see `after`; our type, every field is written before anybody sees the object.
         unsafe {
             let state = crate::state_of_module(module);
+            let next = state.monotonic()? + period;
             let object = ffi::allocate(state.class(Ref::Tick))?;
             let this: *mut TickObject = object.as_ptr().cast();
             (&raw mut (*this).period).write(period);
             (&raw mut (*this).closing).write(Arc::new(Chan::new(Some(0), Overflow::Block)));
-            (&raw mut (*this).inner)
-                .write(Mutex::new(Inner { next: state.monotonic().unwrap_or(0.0) + period, closed: Origin::UNKNOWN }));
+            (&raw mut (*this).inner).write(Mutex::new(Inner { next, closed: Origin::UNKNOWN }));
             Ok(object)
         }
     })
@@ -183,9 +183,28 @@ unsafe extern "C" fn get_closed(slf: *mut PyObject, _: *mut c_void) -> *mut PyOb
     ffi::edge_object(|| Ok(ffi::boolean(unsafe { TickObject::of(slf) }.is_closed())))
 }
 
+unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
+    // SAFETY: from the collector.
+    unsafe {
+        let mut stop = ffi::visit(c::Py_TYPE(slf).cast(), visit, argument);
+        // Whoever waits for a tick stands among the receivers of `closing`, with a reference.
+        TickObject::of(slf).closing.visit(
+            |_| {},
+            |_| {},
+            |waiter| {
+                if stop == 0 {
+                    stop = ffi::visit(op::of_waiter(waiter), visit, argument);
+                }
+            },
+        );
+        stop
+    }
+}
+
 unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: the last reference is gone; each field is dropped once.
     unsafe {
+        c::PyObject_GC_UnTrack(slf.cast());
         let this: *mut TickObject = slf.cast();
         (*this).inner.get_mut().unwrap_or_else(|e| e.into_inner()).closed.forget();
         ptr::drop_in_place(&raw mut (*this).closing);
@@ -213,6 +232,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
         ffi::slot(c::Py_tp_iternext, next as *mut c_void),
         ffi::slot(c::Py_am_aiter, crate::channel::itself as *mut c_void),
         ffi::slot(c::Py_am_anext, anext as *mut c_void),
+        ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
         ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),
         ffi::slot(c::Py_tp_methods, methods.cast()),
         ffi::slot(c::Py_tp_getset, properties.cast()),
@@ -223,7 +243,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
             module,
             c"weft.Tick",
             size_of::<TickObject>(),
-            c::Py_TPFLAGS_DISALLOW_INSTANTIATION as u64,
+            (c::Py_TPFLAGS_HAVE_GC | c::Py_TPFLAGS_DISALLOW_INSTANTIATION) as u64,
             slots,
         )
     }
