@@ -338,7 +338,7 @@ def test_selecting_adds_no_case_twice_and_discards_what_is_not_there(holding):
 # --- time -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_delay_that_is_no_number():
+def test_a_delay_that_is_not_a_number():
     refused(ValueError, lambda: weft.after(math.nan))
     refused(ValueError, lambda: weft.sleep(math.nan))
 

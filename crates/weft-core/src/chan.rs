@@ -162,10 +162,8 @@ const UNBOUNDED: usize = usize::MAX;
 /// The state shared by all ends of a channel.
 pub struct Chan<T> {
     pub(crate) lock: Lock,
-    /// Which sides may find something to do: for those who spin without the lock. Nothing but time depends on it.
+    /// Which sides may find something to do: for a select, which need not take the others' locks then. Nothing but time depends on it.
     hint: AtomicU32,
-    /// Whether there is a buffer: without one, two parties meet only if one of them is parked.
-    gathers: bool,
     state: UnsafeCell<State<T>>,
 }
 
@@ -217,7 +215,6 @@ impl<T> Chan<T> {
         Self {
             lock: Lock::new(),
             hint: AtomicU32::new(MAY_RECV | MAY_SEND),
-            gathers: capacity != Some(0),
             state: UnsafeCell::new(State {
                 buffer: VecDeque::new(),
                 capacity: capacity.map_or(UNBOUNDED, |n| n.min(UNBOUNDED - 1)),
@@ -261,11 +258,6 @@ impl<T> Chan<T> {
             }
             result
         })
-    }
-
-    #[inline]
-    pub(crate) fn gathers(&self) -> bool {
-        self.gathers
     }
 
     /// Whether it is worth trying to receive, without the lock.

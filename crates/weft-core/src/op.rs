@@ -62,11 +62,6 @@ pub unsafe trait Kind {
     /// Called before each attempt, while the operation is not queued.
     #[inline]
     fn prepare(&mut self, _: Mode) {}
-    /// Whether trying again for a while, without being parked, may succeed.
-    #[inline]
-    fn gathers(&self) -> bool {
-        false
-    }
     /// As [`Case::hint`].
     #[inline]
     fn hint(&self) -> Option<bool> {
@@ -328,20 +323,9 @@ impl<K: Fallible> Op<K> {
 /// Blocks until the operation is decided, or gives its parts back at `limit`.
 #[cold]
 #[inline(never)]
-fn block<K: Kind>(
-    mut kind: K,
-    mut slot: Option<K::Slot>,
-    limit: Option<Instant>,
-) -> Result<K::Output, (K, Option<K::Slot>)> {
+fn block<K: Kind>(kind: K, slot: Option<K::Slot>, limit: Option<Instant>) -> Result<K::Output, (K, Option<K::Slot>)> {
     if limit.is_some_and(|limit| limit <= Instant::now()) {
         return Err((kind, slot));
-    }
-    // Once it is parked, each value wakes it; before that, several may gather.
-    if kind.gathers()
-        && park::briefly(|| kind.hint() == Some(true))
-        && let Some(output) = kind.now(&mut slot)
-    {
-        return Ok(output);
     }
     let until = park::earlier(limit, kind.deadline());
     // From here to `recall` it does not move. Should anything unwind, `drop` recalls it.

@@ -35,8 +35,8 @@ pub(crate) use std::{
 pub(crate) struct Backoff(u32);
 
 impl Backoff {
-    const SPIN: u32 = 6;
-    const YIELD: u32 = 10;
+    const SPIN: u32 = 3;
+    const YIELD: u32 = 12;
 
     pub(crate) const fn new() -> Self {
         Self(0)

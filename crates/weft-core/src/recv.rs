@@ -44,10 +44,6 @@ unsafe impl<T> Kind for Receive<'_, T> {
     type Output = Result<T, RecvError>;
 
     #[inline]
-    fn gathers(&self) -> bool {
-        self.chan.gathers()
-    }
-    #[inline]
     fn hint(&self) -> Option<bool> {
         Some(self.chan.may_recv())
     }
@@ -121,10 +117,6 @@ unsafe impl<T> Kind for ReceiveMany<'_, T> {
     type Slot = T;
     type Output = Result<Vec<T>, RecvError>;
 
-    #[inline]
-    fn gathers(&self) -> bool {
-        self.one.gathers()
-    }
     #[inline]
     fn hint(&self) -> Option<bool> {
         self.one.hint()

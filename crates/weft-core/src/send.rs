@@ -63,10 +63,6 @@ unsafe impl<T> Kind for Offer<'_, T> {
     type Output = Result<Option<T>, SendError<T>>;
 
     #[inline]
-    fn gathers(&self) -> bool {
-        self.chan.gathers()
-    }
-    #[inline]
     fn hint(&self) -> Option<bool> {
         Some(self.chan.may_send())
     }
@@ -157,10 +153,6 @@ unsafe impl<T> Kind for OfferMany<'_, T> {
     type Slot = T;
     type Output = Result<Batch<T>, SendError<()>>;
 
-    #[inline]
-    fn gathers(&self) -> bool {
-        self.chan.gathers()
-    }
     #[inline]
     fn hint(&self) -> Option<bool> {
         Some(self.empty || self.chan.may_send())

@@ -702,11 +702,11 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
                 |value| (see.borrow_mut())(value.as_ptr()),
                 |cause| {
                     // The channel's own reference to the cause is one of possibly several: only a sole one may be shown.
-                    if Arc::strong_count(cause) == 1 {
-                        if let Some(reason) = cause_of(cause) {
-                            (see.borrow_mut())(reason.error.as_ptr());
-                            (see.borrow_mut())(reason.traceback.as_ref().map_or(ptr::null_mut(), Owned::as_ptr));
-                        }
+                    if Arc::strong_count(cause) == 1
+                        && let Some(reason) = cause_of(cause)
+                    {
+                        (see.borrow_mut())(reason.error.as_ptr());
+                        (see.borrow_mut())(reason.traceback.as_ref().map_or(ptr::null_mut(), Owned::as_ptr));
                     }
                 },
                 |waiter| (see.borrow_mut())(op::of_waiter(waiter)),

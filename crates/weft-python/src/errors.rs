@@ -166,13 +166,13 @@ pub fn forked(channel: &ChannelObject) -> Raised {
 pub fn add_case(kinds: &[*mut PyObject], case: *mut PyObject) {
     // SAFETY: exception types and a live object; the error is taken, changed and put back.
     unsafe {
-        if kinds.iter().any(|kind| c::PyErr_ExceptionMatches(*kind) != 0) {
-            if let Some(error) = ffi::take_error() {
-                if ffi::set_attribute(&error, CASE, case).is_err() {
-                    c::PyErr_Clear();
-                }
-                ffi::restore_error(error);
+        if kinds.iter().any(|kind| c::PyErr_ExceptionMatches(*kind) != 0)
+            && let Some(error) = ffi::take_error()
+        {
+            if ffi::set_attribute(&error, CASE, case).is_err() {
+                c::PyErr_Clear();
             }
+            ffi::restore_error(error);
         }
     }
 }

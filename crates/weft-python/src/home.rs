@@ -423,12 +423,10 @@ impl HomeObject {
             }
             (key, earlier)
         };
-        if earlier {
-            if let Err(raised) = self.arm(state, &event_loop, due) {
-                self.inner().armed = None;
-                self.remove_timer(key);
-                return Err(raised);
-            }
+        if earlier && let Err(raised) = self.arm(state, &event_loop, due) {
+            self.inner().armed = None;
+            self.remove_timer(key);
+            return Err(raised);
         }
         Ok(key)
     }

@@ -10,6 +10,11 @@
 //! The module has multi-phase initialisation, all its types are heap types in per-interpreter state, and no Python object is in a Rust
 //! static: it loads in interpreters with a GIL of their own, and in free-threaded builds without re-enabling theirs.
 
+// The interpreter calls the entry points, with what its documentation promises.
+#![allow(clippy::missing_safety_doc)]
+// Flags are a C `unsigned long`, whose size differs between systems.
+#![allow(clippy::unnecessary_cast)]
+
 mod awaiting;
 mod barrier;
 mod channel;

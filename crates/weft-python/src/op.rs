@@ -88,7 +88,7 @@ enum Extra {
     None,
     Select(Box<Select>),
     RecvMany(usize),
-    SendMany(Box<VecDeque<Owned>>),
+    SendMany(VecDeque<Owned>),
     /// Seconds: a delay or a time.
     Time(f64),
     Descriptor {
@@ -412,7 +412,7 @@ impl OpObject {
     }
 
     pub fn set_rest(&self, rest: VecDeque<Owned>) {
-        self.set_extra(Extra::SendMany(Box::new(rest)));
+        self.set_extra(Extra::SendMany(rest));
     }
 
     pub fn set_max(&self, max: usize) {
@@ -908,11 +908,11 @@ impl OpObject {
                 if let Some(key) = leaf.timer.take() {
                     home.remove_timer(key);
                 }
-                if let Extra::Descriptor { fd, watched } = *leaf.extra() {
-                    if watched >= 0 {
-                        leaf.set_extra(Extra::Descriptor { fd, watched: -1 });
-                        home.unwatch(watched, leaf.kind == Kind::Writable);
-                    }
+                if let Extra::Descriptor { fd, watched } = *leaf.extra()
+                    && watched >= 0
+                {
+                    leaf.set_extra(Extra::Descriptor { fd, watched: -1 });
+                    home.unwatch(watched, leaf.kind == Kind::Writable);
                 }
             }
         });
@@ -1061,13 +1061,12 @@ impl OpObject {
             Kind::NextEvent => self.selecting().result(self),
             Kind::Select => {
                 let leaf = self.leaf(self.winner.get());
-                leaf.value().and_then(|value| leaf.up(value)).map_err(|raised| {
+                leaf.value().and_then(|value| leaf.up(value)).inspect_err(|_| {
                     // A select's error names its case.
                     let state = self.state();
                     let kinds =
                         [Ref::Closed, Ref::Poisoned, Ref::NoReceivers, Ref::WouldBlock].map(|kind| state.get(kind));
                     errors::add_case(&kinds, leaf.top_case());
-                    raised
                 })
             }
             _ => self.value(),
@@ -1465,10 +1464,10 @@ impl OpObject {
                         leaf.via().channel.undelivered(lost);
                     }
                 }
-                if self.kind == Kind::NextEvent {
-                    if let Some(value) = self.selecting().abandon() {
-                        self.selecting().give_back(value);
-                    }
+                if self.kind == Kind::NextEvent
+                    && let Some(value) = self.selecting().abandon()
+                {
+                    self.selecting().give_back(value);
                 }
                 self.give_up();
             }
@@ -1579,10 +1578,10 @@ pub unsafe extern "C" fn throw(
             };
             if decided && c::PyErr_GivenExceptionMatches(error.as_ptr(), op.state().cancelled_error()?) != 0 {
                 // The commit wins: it completes, and the cancel comes at the next suspension.
-                if let Sleeper::Nobody = op.sleeper() {
-                    if let Some(running) = op.state().running_loop()? {
-                        op.set_sleeper(Sleeper::Loop(HomeObject::of_loop(op.state(), &running)?));
-                    }
+                if let Sleeper::Nobody = op.sleeper()
+                    && let Some(running) = op.state().running_loop()?
+                {
+                    op.set_sleeper(Sleeper::Loop(HomeObject::of_loop(op.state(), &running)?));
                 }
                 op.deliver_late()?;
                 let yielded = op.phase.load(Ordering::Relaxed) == YIELDED;
@@ -1773,9 +1772,8 @@ unsafe extern "C" fn cancel(
             if op.phase.load(Ordering::Relaxed) != PARKED || op.cancelled.get() || op.is_blocking_a_thread() {
                 return Ok(ffi::boolean(false));
             }
-            let message = Owned::from_nullable(message).map(|message| {
+            let message = Owned::from_nullable(message).inspect(|message| {
                 c::Py_INCREF(message.as_ptr());
-                message
             });
             OpObject::put(&op.message, message);
             if op.withdraw() {
@@ -1803,10 +1801,11 @@ unsafe extern "C" fn fire(slf: *mut PyObject, case: *mut PyObject) -> *mut PyObj
                 _ => None,
             };
             let _turn = home.as_ref().map(|home| HomeObject::of(home.as_ptr()).turn());
-            if op.phase.load(Ordering::Relaxed) == PARKED && op.decide(case as u32) {
-                if let Some(value) = OpObject::wake(op.itself().into_ptr().cast()) {
-                    drop(value);
-                }
+            if op.phase.load(Ordering::Relaxed) == PARKED
+                && op.decide(case as u32)
+                && let Some(value) = OpObject::wake(op.itself().into_ptr().cast())
+            {
+                drop(value);
             }
         }
         Ok(ffi::none())

@@ -119,7 +119,7 @@ impl State {
     #[inline]
     pub unsafe fn of<'a>(object: *mut PyObject) -> &'a Self {
         // SAFETY: our types belong to the module, whose state is a `State`, and an object keeps its type and that the module.
-        unsafe { &*Self::of_type(c::Py_TYPE(object)) }
+        unsafe { Self::of_type(c::Py_TYPE(object)) }
     }
 
     /// # Safety

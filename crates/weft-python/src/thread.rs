@@ -142,11 +142,12 @@ pub fn after(seconds: f64) -> Option<Instant> {
 pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
     let state = op.state();
     let scope = scope::current(state);
-    if let Some(scope) = &scope {
-        if op.is_fresh() && scope.is_cancelled(state)? {
-            op.give_up();
-            return Err(cancelled(op));
-        }
+    if let Some(scope) = &scope
+        && op.is_fresh()
+        && scope.is_cancelled(state)?
+    {
+        op.give_up();
+        return Err(cancelled(op));
     }
     if let Some(result) = op.perform_now()? {
         return Ok(result);
@@ -226,14 +227,14 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
                 Err(Raised) => return interrupted(op),
             }
         }
-        if let (Some(deadline), Some(seconds)) = (deadline, timeout) {
-            if Instant::now() >= deadline {
-                if op.withdraw() {
-                    op.give_up();
-                    return Err(timed_out(op, seconds));
-                }
-                return op.take_up();
+        if let (Some(deadline), Some(seconds)) = (deadline, timeout)
+            && Instant::now() >= deadline
+        {
+            if op.withdraw() {
+                op.give_up();
+                return Err(timed_out(op, seconds));
             }
+            return op.take_up();
         }
     }
 }

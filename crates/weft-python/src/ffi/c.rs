@@ -57,6 +57,8 @@ may_run_python! {
     fn PyObject_VectorcallMethod(
         name: *mut PyObject, arguments: *const *mut PyObject, count: usize, names: *mut PyObject
     ) -> *mut PyObject;
+    fn PyObject_GetAttr(object: *mut PyObject, name: *mut PyObject) -> *mut PyObject;
+    fn PyObject_SetAttr(object: *mut PyObject, name: *mut PyObject, value: *mut PyObject) -> c_int;
     fn PyObject_GetAttrString(object: *mut PyObject, name: *const c_char) -> *mut PyObject;
     fn PyObject_SetAttrString(object: *mut PyObject, name: *const c_char, value: *mut PyObject) -> c_int;
     fn PyObject_GetItem(object: *mut PyObject, key: *mut PyObject) -> *mut PyObject;
