@@ -67,7 +67,7 @@ stress: build .venv/.test ## random load for SECONDS=60
 	$(venv)/python tests/stress.py --seconds $(SECONDS) $(ARGS)
 
 # Each checker has a target folder of its own: another RUSTFLAGS would throw away the usual one's work.
-loom: ## model-check weft-core with loom: every interleaving up to LOOM_MAX_PREEMPTIONS=2
+loom: ## model-check weft-core with loom: every interleaving up to the bound of each model (LOOM_MAX_PREEMPTIONS raises it)
 	@scripts/check-rust
 	LOOM_MAX_PREEMPTIONS=$${LOOM_MAX_PREEMPTIONS:-2} RUSTFLAGS="--cfg loom" \
 		cargo test $(locked) -p weft-core --release --target-dir target/loom --test loom $(ARGS)

@@ -412,6 +412,34 @@ def test_l4_a_committed_select_completes_and_the_cancel_comes_at_the_next_suspen
     assert parked(other) == (0, 0)
 
 
+def test_l4_the_next_suspension_does_not_commit_before_the_cancel_is_delivered(looped):
+    """Else a task in a busy conversation, met again and again, would never hear of its cancel."""
+    ch = weft.Channel()
+    saw = []
+
+    def meet():
+        try:
+            ch.send_nowait("second")
+        except weft.WouldBlock:
+            saw.append("nobody waits")
+
+    def script():
+        saw.append((yield ch.recv()))
+        looped.loop.call_soon(meet)
+        try:
+            saw.append((yield ch.recv()))
+        except asyncio.CancelledError:
+            saw.append("cancelled")
+            raise
+
+    party = looped.start(script)
+    until_parked(ch, receivers=1)
+    ch.send_nowait("first")
+    party.cancel()
+    until(lambda: party.done and len(saw) == 3)
+    assert saw[0] == "first" and set(saw[1:]) == {"nobody waits", "cancelled"}
+
+
 def test_l4_each_of_several_cancels_is_counted_as_asyncio_counts_it(looped):
     ch = weft.Channel()
     saw = committed_then_cancelled(looped, ch, ch.recv(), lambda: ch.send_nowait("v"), cancels=3)

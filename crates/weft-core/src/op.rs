@@ -145,13 +145,13 @@ pub struct Op<K: Kind> {
 unsafe impl<K: Kind + Send> Send for Op<K> where K::Slot: Send {}
 
 impl<K: Kind> Op<K> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(kind: K, slot: Option<K::Slot>) -> Self {
         Self { kind, node: Node::new(slot), waiter: Waiter::new(), stage: Stage::Fresh, _pinned: PhantomPinned }
     }
 
     /// Performs the operation, blocking this thread as long as it must.
-    #[inline]
+    #[inline(always)]
     pub fn wait(self) -> K::Output {
         match self.perform(None) {
             Ok(output) => output,
@@ -159,7 +159,7 @@ impl<K: Kind> Op<K> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn perform(self, limit: Option<Instant>) -> Result<K::Output, (K, Option<K::Slot>)> {
         match self.begin() {
             Ok(output) => Ok(output),
@@ -168,7 +168,7 @@ impl<K: Kind> Op<K> {
     }
 
     /// Performs the operation if that needs no waiting; else its parts come back.
-    #[inline]
+    #[inline(always)]
     fn begin(self) -> Result<K::Output, (K, Option<K::Slot>)> {
         // It can be moved, so it is in no queue (see above).
         debug_assert!(!matches!(self.stage, Stage::Parked | Stage::Lent(_)));
@@ -295,7 +295,7 @@ impl<K: Kind> Op<K> {
 
 impl<K: Fallible> Op<K> {
     /// Performs the operation only if that needs no waiting, else its error is `WouldBlock`.
-    #[inline]
+    #[inline(always)]
     pub fn try_now(self) -> K::Output {
         match self.begin() {
             Ok(output) => output,

@@ -48,7 +48,7 @@ unsafe impl<T> Kind for Receive<'_, T> {
         Some(self.chan.may_recv())
     }
 
-    #[inline]
+    #[inline(always)]
     fn now(&mut self, _: &mut Option<T>) -> Option<Self::Output> {
         let (answer, wakes) = self.chan.try_recv();
         wakes.wake();

@@ -67,7 +67,7 @@ unsafe impl<T> Kind for Offer<'_, T> {
         Some(self.chan.may_send())
     }
 
-    #[inline]
+    #[inline(always)]
     fn now(&mut self, slot: &mut Option<T>) -> Option<Self::Output> {
         let (answer, wakes) = self.chan.try_send(slot.take()?);
         wakes.wake();

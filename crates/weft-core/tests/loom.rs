@@ -375,7 +375,7 @@ fn a_select_of_futures_and_a_peer() {
 /// A standing consumer goes to sleep while channels miss it.
 #[test]
 fn standing_miss_against_arm() {
-    model(3, || {
+    model(2, || {
         let (a, b) = (channel(0), channel(1));
         let feeders =
             [thread::spawn(move || a.0.send(1).wait().is_ok()), thread::spawn(move || b.0.send(2).wait().is_ok())];

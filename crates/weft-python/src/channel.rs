@@ -740,9 +740,13 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         if (*this).is_inherited() {
             // Its lock may have been held by a thread that does not exist in this process.
             std::mem::forget(Arc::clone(&(*this).chan));
-        } else if (*this).on_undelivered.is_some() {
+        } else {
             let left = (*this).chan.drain();
-            (*this).undelivered(left);
+            if (*this).on_undelivered.is_some() {
+                (*this).undelivered(left);
+            } else if !left.is_empty() {
+                ffi::drop_contents(left);
+            }
         }
         ptr::drop_in_place(&raw mut (*this).chan);
         ptr::drop_in_place(&raw mut (*this).name);

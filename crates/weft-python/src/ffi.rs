@@ -3,6 +3,7 @@
 //! Everything here is called with the interpreter attached (the GIL held, or on a free-threaded build a thread state
 //! current) unless it says otherwise. `Raised` means that the error indicator is set.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int, c_long, c_longlong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
@@ -530,6 +531,35 @@ pub unsafe fn free(object: *mut PyObject) {
         }
         c::Py_DECREF(kind.cast());
     }
+}
+
+/// How deep deallocators may call each other before the rest is left to the outermost (as CPython's trashcan does, which is not for us: it is made
+/// of macros, and gone in 3.14).
+const DEEP: u32 = 50;
+
+thread_local! {
+    /// How many of our deallocators are at work in this thread, one in another.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// What the outermost one still has to drop.
+    static LEFT: RefCell<Vec<Owned>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Drops what a deallocator held. A long chain (a channel in a channel in a channel) does not exhaust the stack.
+pub fn drop_contents(contents: impl IntoIterator<Item = Owned>) {
+    let depth = DEPTH.get();
+    let mut contents = contents.into_iter();
+    if depth >= DEEP {
+        // When the thread is so far gone that there is no list, they are dropped below.
+        let _ = LEFT.try_with(|left| left.borrow_mut().extend(contents.by_ref()));
+    }
+    DEPTH.set(depth + 1);
+    contents.for_each(drop);
+    while depth == 0
+        && let Ok(Some(next)) = LEFT.try_with(|left| left.borrow_mut().pop())
+    {
+        drop(next);
+    }
+    DEPTH.set(depth);
 }
 
 /// Visits a reference from `tp_traverse`.

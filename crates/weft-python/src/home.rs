@@ -90,16 +90,14 @@ impl HomeObject {
 
     /// The home of a loop, made when first asked for.
     pub fn of_loop(state: &State, event_loop: &Owned) -> Py<Owned> {
-        let last = state.get(Ref::LastHome);
-        // SAFETY: null, or a home that the state holds. (On a free-threaded build another thread may replace it meanwhile.)
+        // SAFETY: null, or a live home: `dealloc` takes it out first of all, and we are attached. (Without a GIL it could end meanwhile.)
         #[cfg(not(Py_GIL_DISABLED))]
         unsafe {
+            let last = state.last_home.load(Ordering::Relaxed);
             if !last.is_null() && Self::of(last).is_of(event_loop.as_ptr()) {
                 return Ok(Owned::from_borrowed(last));
             }
         }
-        #[cfg(Py_GIL_DISABLED)]
-        let _ = last;
         let name = state.get(Ref::NameHome);
         // SAFETY: live objects; a new home is filled before anybody sees it.
         unsafe {
@@ -131,7 +129,7 @@ impl HomeObject {
                 home
             };
             #[cfg(not(Py_GIL_DISABLED))]
-            state.set(Ref::LastHome, home.clone());
+            state.last_home.store(home.as_ptr(), Ordering::Relaxed);
             Ok(home)
         }
     }
@@ -808,6 +806,12 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: the last reference is gone; each field is dropped once.
     unsafe {
         c::PyObject_GC_UnTrack(slf.cast());
+        #[cfg(not(Py_GIL_DISABLED))]
+        {
+            // Relaxed: whoever reads or writes it holds the GIL.
+            let last = &State::of(slf).last_home;
+            let _ = last.compare_exchange(slf, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed);
+        }
         ffi::edge((), || {
             release(HomeObject::of(slf));
             Ok(())

@@ -928,6 +928,13 @@ impl OpObject {
         drop(unsafe { std::mem::replace(&mut *self.sleeper.get(), sleeper) });
     }
 
+    /// The wait is over. Whoever met it may be about to look whom to wake: where threads run at the same time the sleeper stays until nobody has a
+    /// reference to the operation any more.
+    fn leave_sleeper(&self) {
+        #[cfg(not(Py_GIL_DISABLED))]
+        self.set_sleeper(Sleeper::Nobody);
+    }
+
     fn selecting(&self) -> &SelectingObject {
         // SAFETY: the owner of a NextEvent.
         unsafe { SelectingObject::of(self.owner) }
@@ -1031,7 +1038,7 @@ impl OpObject {
         }
         self.settle();
         let leaf = self.leaf(self.winner.get());
-        self.set_sleeper(Sleeper::Nobody);
+        self.leave_sleeper();
         if matches!(leaf.kind, Kind::Recv | Kind::RecvNext | Kind::RecvMany) && !leaf.dead_end.get() {
             // SAFETY: decided: the slot is ours.
             return unsafe { leaf.node.take().0 };
@@ -1263,7 +1270,7 @@ impl OpObject {
     /// The result of a parked operation that was decided.
     pub fn take_up(&self) -> Py<Owned> {
         self.settle();
-        self.set_sleeper(Sleeper::Nobody);
+        self.leave_sleeper();
         self.result()
     }
 
@@ -1273,7 +1280,7 @@ impl OpObject {
         if self.kind == Kind::NextEvent {
             self.selecting().vacate(self);
         }
-        self.set_sleeper(Sleeper::Nobody);
+        self.leave_sleeper();
     }
 
     /// One step in a coroutine: what `await` does.
@@ -1901,7 +1908,9 @@ impl OpObject {
             }
         }
         // SAFETY: nobody performs an operation that is being destroyed; the slot is ours.
-        unsafe { drop(self.node.take().0) };
+        if let (Some(value), _) = unsafe { self.node.take() } {
+            ffi::drop_contents([value]);
+        }
         if let Extra::None = self.extra() {
             return;
         }
@@ -1910,13 +1919,13 @@ impl OpObject {
             unsafe { &mut *self.extra.get() },
             Extra::None,
         ) {
-            for leaf in select.cases {
+            ffi::drop_contents(select.cases.into_iter().filter_map(|leaf| {
                 // SAFETY: a reference that was ours; the leaf has no select any more.
                 unsafe {
                     (*leaf).parent.set(ptr::null_mut());
-                    c::Py_DECREF(leaf.cast());
+                    Owned::from_nullable(leaf.cast())
                 }
-            }
+            }));
         }
     }
 }

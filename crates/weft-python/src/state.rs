@@ -29,7 +29,7 @@ refs! {
     // `()`.
     Empty,
     // Found when first needed.
-    GetRunningLoop, CurrentTask, CancelledError, Monotonic, LastHome,
+    GetRunningLoop, CurrentTask, CancelledError, Monotonic,
 }
 
 /// One per interpreter and import.
@@ -44,6 +44,9 @@ pub struct State {
     spare: std::cell::UnsafeCell<Vec<*mut PyObject>>,
     /// Memory of a `Stop` that has ended, or null.
     pub spare_stop: AtomicPtr<PyObject>,
+    /// The home that was asked for last, or null. Borrowed, or it would keep a closed loop's tasks alive: a home that ends takes itself out.
+    #[cfg(not(Py_GIL_DISABLED))]
+    pub last_home: AtomicPtr<PyObject>,
 }
 
 // SAFETY: `spare` is touched only while attached, which where there is a GIL is one thread at a time.
@@ -70,6 +73,8 @@ impl State {
             #[cfg(not(Py_GIL_DISABLED))]
             spare: std::cell::UnsafeCell::new(Vec::with_capacity(SPARE)),
             spare_stop: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(not(Py_GIL_DISABLED))]
+            last_home: AtomicPtr::new(ptr::null_mut()),
         }
     }
 

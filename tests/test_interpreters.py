@@ -1,0 +1,438 @@
+"""Sub-interpreters with a GIL of their own: weft loads in each, works in several at once, and goes with them.
+
+Each test is a program of its own. `Interpreter` hides how three versions of CPython name the same thing.
+"""
+
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="interpreters with a GIL of their own came with Python 3.12"
+)
+
+PRELUDE = """
+import os, sys, threading, time, traceback
+import warnings
+
+
+class Failed(Exception):
+    pass
+
+
+class Interpreter:
+    "One with its own GIL, unless `legacy`."
+
+    def __init__(self, legacy=False):
+        if sys.version_info >= (3, 13):
+            import _interpreters
+
+            self.api = _interpreters
+            self.id = _interpreters.create("legacy" if legacy else "isolated", reqrefs=False)
+        else:
+            import _xxsubinterpreters
+
+            self.api = _xxsubinterpreters
+            self.id = _xxsubinterpreters.create(isolated=not legacy)
+
+    def run(self, text):
+        # What is raised in there comes here as text.
+        program = "import traceback\\ntry:\\n    exec(TEXT)\\nexcept BaseException:\\n    problem = traceback.format_exc()\\nelse:\\n    problem = ''\\n"
+        read, write = os.pipe()
+        program = f"TEXT = {text!r}\\n" + program + f"import os\\nos.write({write}, problem.encode())\\nos.close({write})\\n"
+        if sys.version_info >= (3, 13):
+            failure = self.api.exec(self.id, program)
+            if failure is not None:
+                raise Failed(failure)
+        else:
+            self.api.run_string(self.id, program)
+        with os.fdopen(read) as pipe:
+            if problem := pipe.read():
+                raise Failed(problem)
+
+    def destroy(self):
+        self.api.destroy(self.id)
+
+
+def together(*calls):
+    failures = []
+
+    def guarded(call):
+        try:
+            call()
+        except BaseException:
+            failures.append(traceback.format_exc())
+
+    threads = [threading.Thread(target=guarded, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "hangs"
+    assert not failures, failures[0]
+
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# Everything weft has, with threads, a loop, and both; ROUNDS times.
+EVERYTHING = '''
+import asyncio, gc, threading, weft
+
+
+def threads():
+    ch, barrier = weft.Channel(), weft.Barrier(2)
+
+    def party():
+        with ch:
+            for n in range(50):
+                ch.send([n]).wait(60)
+        barrier.sync().wait(60)
+
+    thread = threading.Thread(target=party)
+    thread.start()
+    assert [value for value in ch] == [[n] for n in range(50)]
+    barrier.sync().wait(60)
+    thread.join()
+    try:
+        weft.select(weft.Channel().recv(), weft.after(60)).wait(0.001)
+    except TimeoutError:
+        pass
+
+
+async def tasks():
+    ch, other, event = weft.Channel(), weft.Channel(2), weft.Event()
+
+    async def feeds(tx):
+        with tx:
+            for n in range(50):
+                await weft.select(tx.send(n), weft.after(60))
+        event.set()
+
+    async with weft.Group() as group:
+        group.spawn(feeds, ch.sender())
+        assert [value async for value in ch] == list(range(50))
+        await event.wait()
+    await other.send_many(["a", "b"])
+    other.close(ValueError("the cause"))
+    got = []
+    try:
+        async for case, value in weft.selecting(only=other):
+            got.append((case, value))
+    except ValueError:
+        got.append("cause")
+    assert got == [("only", "a"), ("only", "b"), "cause"], got
+    case, due = await weft.select(weft.after(0.001), weft.never(), weft.Channel().recv())
+    assert case == 0
+    assert isinstance(await anext(weft.tick(0.001)), float)
+    task = asyncio.ensure_future(awaits(weft.Channel().recv()))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def awaits(op):
+    return await op
+
+
+async def both():
+    to_thread, back = weft.Channel(1), weft.Channel(1)
+
+    def party():
+        for value in to_thread:
+            back.send(value + 1).wait(60)
+
+    async with weft.Group() as group:
+        group.spawn(party, on="thread")
+        for n in range(20):
+            await to_thread.send(n)
+            assert await back.recv() == n + 1
+        to_thread.close()
+
+
+for _ in range(ROUNDS):
+    threads()
+    asyncio.run(tasks())
+    asyncio.run(both())
+gc.collect()
+'''
+
+
+def everything(rounds):
+    return EVERYTHING.replace("ROUNDS", str(rounds))
+"""
+
+
+def run(python, text, limit=100):
+    options = ("-W", "ignore::DeprecationWarning") if sys.version_info >= (3, 14) else ()
+    assert python(PRELUDE + textwrap.dedent(text), *options, limit=limit) == ""
+
+
+def test_everything_works_in_an_interpreter_of_its_own(python):
+    run(
+        python,
+        """
+        one = Interpreter()
+        one.run(everything(3))
+        one.destroy()
+        """,
+    )
+
+
+def test_everything_works_in_two_at_once_beside_the_first(python):
+    """Three GILs, three OS threads, at the same time."""
+    run(
+        python,
+        """
+        import weft
+        one, two = Interpreter(), Interpreter()
+        together(
+            lambda: one.run(everything(5)),
+            lambda: two.run(everything(5)),
+            lambda: exec(everything(5), {"__name__": "here"}),
+        )
+        one.destroy()
+        two.destroy()
+        exec(everything(1), {"__name__": "here"})
+        """,
+    )
+
+
+def test_one_goes_while_the_other_works_on(python):
+    run(
+        python,
+        """
+        stays = Interpreter()
+
+        def comes_and_goes():
+            for _ in range(6):
+                one = Interpreter()
+                one.run(everything(1))
+                one.destroy()
+
+        together(lambda: stays.run(everything(8)), comes_and_goes)
+        stays.run(everything(1))
+        stays.destroy()
+        """,
+    )
+
+
+def test_importing_at_the_same_moment(python):
+    run(
+        python,
+        """
+        interpreters = [Interpreter() for _ in range(6)]
+        together(*(lambda one=one: one.run("import weft; weft.Channel(1).send_nowait(1)") for one in interpreters))
+        for one in interpreters:
+            one.destroy()
+        """,
+    )
+
+
+def test_each_interpreter_has_its_own_types_and_state(python):
+    run(
+        python,
+        """
+        import weft
+        one, two = Interpreter(), Interpreter()
+        seen = []
+        for interpreter in (one, two):
+            read, write = os.pipe()
+            interpreter.run(
+                "import os, weft\\n"
+                "kinds = [weft.Channel, weft.Op, weft.Sender, weft.Closed, type(weft.Channel().statistics())]\\n"
+                f"os.write({write}, repr([id(kind) for kind in kinds]).encode())\\n"
+            )
+            os.close(write)
+            with os.fdopen(read) as pipe:
+                seen.append(eval(pipe.read()))
+        seen.append([id(kind) for kind in (weft.Channel, weft.Op, weft.Sender, weft.Closed, type(weft.Channel().statistics()))])
+        assert len({identity for kinds in seen for identity in kinds}) == 3 * 5, seen
+        # And going, they leave the others theirs.
+        one.destroy()
+        two.run(everything(1))
+        two.destroy()
+        weft.Channel(1).send_nowait(1)
+        """,
+    )
+
+
+def test_an_interpreter_is_destroyed_with_all_sorts_of_things_left_in_it(python):
+    """Parked tasks in a loop that was never closed, unperformed operations, full channels, ends, cycles, a cause."""
+    run(
+        python,
+        """
+        LEFT = '''
+import asyncio, sys, warnings, weft
+warnings.simplefilter("ignore")
+loop = asyncio.new_event_loop()
+ch, full = weft.Channel(), weft.Channel(3, on_undelivered=lambda value: None)
+full.send_nowait(full)
+tx, rx = full.split()
+tx.send_nowait(tx)
+tx.send_nowait(rx)
+
+async def party(how):
+    await how()
+
+hows = [
+    lambda: ch.recv(),
+    lambda: weft.select(ch.recv(), ch.recv(), weft.after(60), weft.tick(60).recv(), weft.Barrier(2).sync()),
+    lambda: weft.after(60),
+    lambda: anext(weft.selecting(ch)),
+    lambda: weft.Event().wait(),
+]
+tasks = [loop.create_task(party(how)) for how in hows]
+for task in tasks:
+    task._log_destroy_pending = False
+loop.call_soon(loop.stop)
+loop.run_forever()
+op = full.recv()
+select = weft.select(full.recv(), again=weft.always(1))
+closed = weft.Channel()
+try:
+    raise ValueError(closed)
+except ValueError as error:
+    closed.close(error)
+
+class Late:
+    def __del__(self):
+        self.ch.send_nowait(1)
+        self.ch.recv().wait(0)
+
+late = Late()
+late.ch, late.me = weft.Channel(1), late
+sys.kept = [late, ch, tasks, loop]
+'''
+        for _ in range(10):
+            one = Interpreter()
+            one.run(LEFT)
+            one.destroy()
+        together(*[lambda: [one := Interpreter(), one.run(LEFT), one.destroy()]] * 2)
+        """,
+    )
+
+
+def test_an_interpreter_waits_for_its_threads_when_it_goes(python):
+    """It has no daemon threads; one that is parked is met by another thread of the same interpreter."""
+    run(
+        python,
+        """
+        one = Interpreter()
+        one.run('''
+import threading, time, weft
+ch = weft.Channel()
+
+def waits():
+    assert ch.recv().wait() == "the last one"
+
+def sends():
+    while not ch.statistics().parked_receivers:
+        time.sleep(0.001)
+    ch.send("the last one").wait()
+
+threading.Thread(target=waits).start()
+threading.Thread(target=sends).start()
+''')
+        one.destroy()
+        """,
+    )
+
+
+def test_interpreters_that_share_a_gil(python):
+    run(
+        python,
+        """
+        import weft
+        one, two = Interpreter(legacy=True), Interpreter(legacy=True)
+        together(lambda: one.run(everything(3)), lambda: two.run(everything(3)))
+        one.destroy()
+        two.destroy()
+        exec(everything(1), {"__name__": "here"})
+        """,
+    )
+
+
+def test_one_os_thread_visits_several_interpreters(python):
+    """What weft keeps for each thread (where it sleeps, the scopes it has entered) serves each interpreter apart."""
+    run(
+        python,
+        """
+        import weft
+        interpreters = [Interpreter() for _ in range(3)]
+        ch = weft.Channel()
+        with weft.Group() as group:
+            process = group.spawn(lambda: ch.recv().wait())
+            for _ in range(3):
+                for one in interpreters:
+                    # Inside, this thread is in no scope, though out here it is in that of the group.
+                    one.run('''
+import weft
+ch = weft.Channel()
+try:
+    ch.recv().wait(0.001)
+except TimeoutError:
+    pass
+with weft.Group() as group:
+    process = group.spawn(lambda: ch.send(1).wait())
+    assert ch.recv().wait() == 1
+''')
+            ch.send(1).wait()
+        assert process.result() == 1
+        for one in interpreters:
+            one.destroy()
+        """,
+    )
+
+
+def test_a_program_may_end_with_interpreters_left(python):
+    run(
+        python,
+        """
+        import weft
+        one = Interpreter()
+        one.run(everything(1))
+        """
+        if sys.version_info < (3, 13)
+        # Later versions warn of it.
+        else """
+        import weft
+        one = Interpreter()
+        one.run(everything(1))
+        one.destroy()
+        """,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc for the resident set")
+def test_interpreters_that_come_and_go_leave_no_memory_behind(python):
+    """CPython itself leaves some for each. What counts is what is left beyond that of an interpreter without weft."""
+    run(
+        python,
+        """
+        USES = everything(1)
+        # The same modules, without weft.
+        WITHOUT = "import asyncio, contextvars, enum, gc, inspect, threading, typing, collections.abc, types\\n"
+
+        def grown(text, times):
+            for _ in range(times // 4):
+                one = Interpreter()
+                one.run(text)
+                one.destroy()
+            before = resident()
+            for _ in range(times):
+                one = Interpreter()
+                one.run(text)
+                one.destroy()
+            return (resident() - before) / times
+
+        without, uses = grown(WITHOUT, 60), grown(USES, 60)
+        assert uses - without < 50_000, (without, uses)
+        """,
+        limit=110,
+    )
