@@ -25,6 +25,8 @@ def forked(child):
     if pid == 0:
         try:
             child()
+        except SystemExit:
+            raise  # a child of this child
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()

@@ -790,16 +790,18 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
         "Channel",
         &[(c"name", get_name, None), (c"capacity", get_capacity, None), (c"closed", get_closed, None)],
     );
-    let members = Box::leak(Box::new([
-        c::PyMemberDef {
-            name: c"__weaklistoffset__".as_ptr(),
-            type_code: c::Py_T_PYSSIZET,
-            offset: std::mem::offset_of!(ChannelObject, weakrefs) as isize,
-            flags: c::Py_READONLY,
-            doc: ptr::null(),
-        },
-        c::PyMemberDef::default(),
-    ]));
+    let members = ffi::table("Channel", "members", || {
+        vec![
+            c::PyMemberDef {
+                name: c"__weaklistoffset__".as_ptr(),
+                type_code: c::Py_T_PYSSIZET,
+                offset: std::mem::offset_of!(ChannelObject, weakrefs) as isize,
+                flags: c::Py_READONLY,
+                doc: ptr::null(),
+            },
+            c::PyMemberDef::default(),
+        ]
+    });
     let slots = vec![
         ffi::slot(c::Py_tp_new, new as *mut c_void),
         ffi::slot(c::Py_tp_doc, crate::docs::doc("Channel", "").cast_mut().cast()),
@@ -815,7 +817,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
         ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),
         ffi::slot(c::Py_tp_methods, methods.cast()),
         ffi::slot(c::Py_tp_getset, properties.cast()),
-        ffi::slot(c::Py_tp_members, members.as_mut_ptr().cast()),
+        ffi::slot(c::Py_tp_members, members.cast()),
     ];
     // SAFETY: the slots are those of a `ChannelObject`.
     unsafe { ffi::make_type(module, c"weft.Channel", size_of::<ChannelObject>(), c::Py_TPFLAGS_HAVE_GC as u64, slots) }

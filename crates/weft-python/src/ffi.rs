@@ -4,9 +4,11 @@
 //! current) unless it says otherwise. `Raised` means that the error indicator is set.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_long, c_longlong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
+use std::sync::Mutex;
 
 pub mod c;
 pub use c::PyObject;
@@ -587,8 +589,23 @@ pub enum Method {
     ClassNone(unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject),
 }
 
-/// A method table. It is leaked: the interpreter keeps pointers into it, and there is one per type and interpreter.
-pub fn methods(class: &str, rows: &[(&'static CStr, Method)]) -> *mut c::PyMethodDef {
+/// A table that the interpreter keeps pointers into, without any object in it: one per class and kind of table, made once per process and shared by
+/// all interpreters, as the static ones of a module written in C are.
+pub fn table<T>(class: &'static str, kind: &'static str, rows: impl FnOnce() -> Vec<T>) -> *mut T {
+    static TABLES: Mutex<BTreeMap<(&str, &str), usize>> = Mutex::new(BTreeMap::new());
+    let mut tables = TABLES.lock().unwrap_or_else(|e| e.into_inner());
+    let address = tables
+        .entry((class, kind))
+        .or_insert_with(|| Box::leak(rows().into_boxed_slice()).as_mut_ptr() as usize);
+    *address as *mut T
+}
+
+/// A method table.
+pub fn methods(class: &'static str, rows: &[(&'static CStr, Method)]) -> *mut c::PyMethodDef {
+    table(class, "methods", || method_rows(class, rows))
+}
+
+fn method_rows(class: &str, rows: &[(&'static CStr, Method)]) -> Vec<c::PyMethodDef> {
     let mut table: Vec<c::PyMethodDef> = rows
         .iter()
         .map(|(name, method)| {
@@ -617,23 +634,25 @@ pub fn methods(class: &str, rows: &[(&'static CStr, Method)]) -> *mut c::PyMetho
         })
         .collect();
     table.push(c::PyMethodDef::zeroed());
-    Box::leak(table.into_boxed_slice()).as_mut_ptr()
+    table
 }
 
-/// A table of properties, leaked for the same reason.
-pub fn properties(class: &str, rows: &[(&'static CStr, c::getter, Option<c::setter>)]) -> *mut c::PyGetSetDef {
-    let mut table: Vec<c::PyGetSetDef> = rows
-        .iter()
-        .map(|(name, get, set)| c::PyGetSetDef {
-            name: name.as_ptr(),
-            get: Some(*get),
-            set: *set,
-            doc: crate::docs::doc(class, name.to_str().unwrap_or_default()),
-            closure: ptr::null_mut(),
-        })
-        .collect();
-    table.push(c::PyGetSetDef::default());
-    Box::leak(table.into_boxed_slice()).as_mut_ptr()
+/// A table of properties.
+pub fn properties(class: &'static str, rows: &[(&'static CStr, c::getter, Option<c::setter>)]) -> *mut c::PyGetSetDef {
+    table(class, "properties", || {
+        let mut table: Vec<c::PyGetSetDef> = rows
+            .iter()
+            .map(|(name, get, set)| c::PyGetSetDef {
+                name: name.as_ptr(),
+                get: Some(*get),
+                set: *set,
+                doc: crate::docs::doc(class, name.to_str().unwrap_or_default()),
+                closure: ptr::null_mut(),
+            })
+            .collect();
+        table.push(c::PyGetSetDef::default());
+        table
+    })
 }
 
 /// A slot from a function pointer.
