@@ -31,6 +31,13 @@ GROWTH = 48 << 20  # bytes the process may grow after its first rounds
 PATIENCE = (0, 0, 0.0001, 0.001, 0.01, 0.05)
 
 
+class Cause(Exception):
+    """What some channels are closed and poisoned with: receivers of a closed one get it."""
+
+
+ENDED = (weft.Closed, weft.WouldBlock, Cause, TimeoutError)
+
+
 class Broken(Exception):
     """A promise was not kept."""
 
@@ -128,7 +135,7 @@ class Round:
                 a.send_nowait(value)
                 books.given.append(offered.pop())
                 books.taken.append(b.recv_nowait())
-        except (weft.Closed, weft.WouldBlock, TimeoutError):
+        except ENDED:
             pass
         finally:
             books.kept.extend(offered)
@@ -154,14 +161,13 @@ class Round:
     async def some_events(self, rng, books):
         """A standing select, left after some events."""
         ready = weft.selecting(*rng.sample(self.channels, 3))
-        with contextlib.suppress(weft.Closed, TimeoutError):
+        with contextlib.suppress(*ENDED, StopAsyncIteration):
             async with asyncio.timeout(0.02):
                 for _ in range(rng.randrange(1, 30)):
                     _, value = await anext(ready)
                     books.taken.append(value)
                     if rng.random() < 0.1:
                         ready.discard(rng.randrange(3))
-        return
 
     async def canceller(self, tasks, rng):
         while not self.stop.closed:
@@ -203,7 +209,7 @@ class Round:
         """`for`, in a child that is cancelled with its group: what it took it has written down."""
 
         def child():
-            with contextlib.suppress(weft.Closed):
+            with contextlib.suppress(weft.Closed, Cause):
                 for value in rng.choice(self.channels):
                     books.taken.append(value)
 
@@ -228,9 +234,9 @@ class Round:
             if ending < 4:
                 self.channels[index] = self.new_channel()
             if ending == 0:
-                old.close(ValueError("the cause") if rng.random() < 0.5 else None)
+                old.close(Cause() if rng.random() < 0.5 else None)
             elif ending == 1:
-                old.poison(ValueError("the cause") if rng.random() < 0.5 else None)
+                old.poison(Cause() if rng.random() < 0.5 else None)
             elif ending == 2:
                 tx = old.sender()
                 tx.clone().close()
@@ -280,10 +286,10 @@ class Round:
             now = ch.statistics()
             if now.parked_senders or now.parked_receivers:
                 raise Broken(f"somebody is still parked: {now}")
-            with contextlib.suppress(weft.WouldBlock, weft.Closed, ValueError):
+            with contextlib.suppress(*ENDED):
                 while True:
                     left.append(ch.recv_nowait())
-        if len(self.barrier_waiting()):
+        if self.barrier.waiting:
             raise Broken("somebody still waits at the barrier")
         given, taken, kept = (
             Counter(value for books in self.books for value in getattr(books, book)) for book in ("given", "taken", "kept")
@@ -297,9 +303,6 @@ class Round:
             if which:
                 raise Broken(f"{len(which)} values {what}: {sorted(which, key=str)[:5]}")
         self.values = len(given)
-
-    def barrier_waiting(self):
-        return range(self.barrier.waiting)
 
 
 async def perform(attempt, patience):
