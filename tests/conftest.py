@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc):
         "pair": worlds.pairs([name for name in worlds.WORLDS if name in HERE]),
         "world": worlds.WORLDS,
         "cancelling": worlds.CANCELLING,
-        "looped": [*worlds.LOOPS, "pure_python"],
+        "looped": [*worlds.LOOPS, *worlds.PURE],
     }.items():
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, [name for name in names if fixture == "pair" or name in HERE], indirect=True)

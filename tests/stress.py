@@ -292,7 +292,8 @@ class Round:
         if self.barrier.waiting:
             raise Broken("somebody still waits at the barrier")
         given, taken, kept = (
-            Counter(value for books in self.books for value in getattr(books, book)) for book in ("given", "taken", "kept")
+            Counter(value for books in self.books for value in getattr(books, book))
+            for book in ("given", "taken", "kept")
         )
         there = taken + Counter(left) + Counter(self.undelivered)
         for what, which in {
@@ -368,12 +369,15 @@ def main() -> int:
         gc.collect()
         sizes.append(resident())
         print(
-            f"{rounds:4d}  {operations:10,} operations  {values:10,} values  {sizes[-1] / (1 << 20):6.1f} MB", flush=True
+            f"{rounds:4d}  {operations:10,} operations  {values:10,} values  {sizes[-1] / (1 << 20):6.1f} MB",
+            flush=True,
         )
     if len(sizes) >= 20:
         grown = statistics.median(sizes[-5:]) - statistics.median(sizes[5:10])
         if grown > GROWTH:
-            print(f"FAILED: grew by {grown / (1 << 20):.1f} MB\nagain: tests/stress.py --seed {options.seed}", flush=True)
+            print(
+                f"FAILED: grew by {grown / (1 << 20):.1f} MB\nagain: tests/stress.py --seed {options.seed}", flush=True
+            )
             return 1
     print(f"all well: {rounds} rounds, {operations:,} operations, {values:,} values, each in one place")
     return 0

@@ -98,7 +98,10 @@ def run(python, text, *options):
     assert python(PRELUDE + textwrap.dedent(text), *options) == ""
 
 
-THREADS = ("-W", "ignore:This process:DeprecationWarning")  # from 3.12 on, Python warns of any fork of a process with threads
+THREADS = (
+    "-W",
+    "ignore:This process:DeprecationWarning",
+)  # from 3.12 on, Python warns of any fork of a process with threads
 
 USES = {
     "send": "ch.send(1).wait()",

@@ -15,7 +15,9 @@ import weft
 from worlds import LIMIT
 
 FREE = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-free_threaded = pytest.mark.skipif(not FREE, reason="this build of CPython has a GIL: there is nothing to leave disabled")
+free_threaded = pytest.mark.skipif(
+    not FREE, reason="this build of CPython has a GIL: there is nothing to leave disabled"
+)
 
 
 @free_threaded
@@ -189,7 +191,7 @@ def test_a_standing_select_races_with_its_own_changes(switching):
         return run
 
     def changes():
-        for k in range(200):
+        for _ in range(200):
             ready.add("guest", comes_and_goes)
             ready.discard("guest")
 

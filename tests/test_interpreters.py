@@ -38,7 +38,8 @@ class Interpreter:
 
     def run(self, text):
         # What is raised in there comes here as text.
-        program = "import traceback\\ntry:\\n    exec(TEXT)\\nexcept BaseException:\\n    problem = traceback.format_exc()\\nelse:\\n    problem = ''\\n"
+        program = "import traceback\\nproblem = ''\\ntry:\\n    exec(TEXT)\\nexcept BaseException:\\n"
+        program += "    problem = traceback.format_exc()\\n"
         read, write = os.pipe()
         program = f"TEXT = {text!r}\\n" + program + f"import os\\nos.write({write}, problem.encode())\\nos.close({write})\\n"
         if sys.version_info >= (3, 13):
@@ -52,7 +53,15 @@ class Interpreter:
                 raise Failed(problem)
 
     def destroy(self):
+        # By the thread that used it first: CPython 3.12 waits for ever when it was another.
         self.api.destroy(self.id)
+
+
+def lives(text, legacy=False):
+    "Of an interpreter, from its creation to its end."
+    one = Interpreter(legacy)
+    one.run(text)
+    one.destroy()
 
 
 def together(*calls):
@@ -262,9 +271,7 @@ def test_everything_works_in_an_interpreter_of_its_own(python):
     run(
         python,
         """
-        one = Interpreter()
-        one.run(everything(3))
-        one.destroy()
+        lives(everything(3))
         """,
     )
 
@@ -275,14 +282,11 @@ def test_everything_works_in_two_at_once_beside_the_first(python):
         python,
         """
         import weft
-        one, two = Interpreter(), Interpreter()
         together(
-            lambda: one.run(everything(5)),
-            lambda: two.run(everything(5)),
+            lambda: lives(everything(5)),
+            lambda: lives(everything(5)),
             lambda: exec(everything(5), {"__name__": "here"}),
         )
-        one.destroy()
-        two.destroy()
         exec(everything(1), {"__name__": "here"})
         """,
     )
@@ -292,17 +296,11 @@ def test_one_goes_while_the_other_works_on(python):
     run(
         python,
         """
-        stays = Interpreter()
-
         def comes_and_goes():
             for _ in range(6):
-                one = Interpreter()
-                one.run(everything(1))
-                one.destroy()
+                lives(everything(1))
 
-        together(lambda: stays.run(everything(8)), comes_and_goes)
-        stays.run(everything(1))
-        stays.destroy()
+        together(lambda: lives(everything(8)), comes_and_goes)
         """,
     )
 
@@ -311,10 +309,7 @@ def test_importing_at_the_same_moment(python):
     run(
         python,
         """
-        interpreters = [Interpreter() for _ in range(6)]
-        together(*(lambda one=one: one.run("import weft; weft.Channel(1).send_nowait(1)") for one in interpreters))
-        for one in interpreters:
-            one.destroy()
+        together(*[lambda: lives("import weft; weft.Channel(1).send_nowait(1)")] * 6)
         """,
     )
 
@@ -353,10 +348,8 @@ def test_an_interpreter_is_destroyed_with_all_sorts_of_things_left_in_it(python)
         python,
         """
         for _ in range(10):
-            one = Interpreter()
-            one.run(LEFT)
-            one.destroy()
-        together(*[lambda: [one := Interpreter(), one.run(LEFT), one.destroy()]] * 2)
+            lives(LEFT)
+        together(*[lambda: lives(LEFT)] * 2)
         """,
         LEFT=LEFT,
     )
@@ -367,9 +360,7 @@ def test_an_interpreter_waits_for_its_threads_when_it_goes(python):
     run(
         python,
         """
-        one = Interpreter()
-        one.run(WAITS)
-        one.destroy()
+        lives(WAITS)
         """,
         WAITS=WAITS,
     )
@@ -380,10 +371,7 @@ def test_interpreters_that_share_a_gil(python):
         python,
         """
         import weft
-        one, two = Interpreter(legacy=True), Interpreter(legacy=True)
-        together(lambda: one.run(everything(3)), lambda: two.run(everything(3)))
-        one.destroy()
-        two.destroy()
+        together(*[lambda: lives(everything(3), legacy=True)] * 2)
         exec(everything(1), {"__name__": "here"})
         """,
     )
@@ -424,14 +412,10 @@ def test_interpreters_that_come_and_go_leave_no_memory_behind(python, monkeypatc
 
         def grown(text, times):
             for _ in range(5):
-                one = Interpreter()
-                one.run(text)
-                one.destroy()
+                lives(text)
             before = resident()
             for _ in range(times):
-                one = Interpreter()
-                one.run(text)
-                one.destroy()
+                lives(text)
             return (resident() - before) / times
 
         without, uses = grown(WITHOUT, 20), grown(USES, 20)

@@ -120,8 +120,17 @@ def test_a_parked_main_thread_answers_ctrl_c(python, how):
     answered(out, f"parked in {how}")
 
 
-@pytest.mark.parametrize("how", ["weft.readable(read).wait()", "weft.readable(read).wait(60)", "weft.after(60).wait()", "weft.never().wait()",
-                                 "weft.Barrier(2).sync().wait()", "next(weft.tick(60))"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "weft.readable(read).wait()",
+        "weft.readable(read).wait(60)",
+        "weft.after(60).wait()",
+        "weft.never().wait()",
+        "weft.Barrier(2).sync().wait()",
+        "next(weft.tick(60))",
+    ],
+)
 def test_waits_without_a_channel_answer_ctrl_c(python, how):
     out = python(
         program(
@@ -188,7 +197,9 @@ WAITS = {
 def test_a_loop_whose_tasks_are_parked_answers_ctrl_c(python, how, loop):
     if loop == "uvloop":
         pytest.importorskip("uvloop")
-        runner = "import uvloop\nwith asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:\n    runner.run(main())"
+        runner = (
+            "import uvloop\nwith asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:\n    runner.run(main())"
+        )
     else:
         runner = "asyncio.run(main())"
     text = f"""

@@ -424,6 +424,8 @@ LOOPS = ["asyncio", "eager", "uvloop"]
 CANCELLING = [name for name, world in WORLDS.items() if world.cancels]
 
 SINGLES = {**WORLDS, "pure_python": PurePythonTasks}
+# From 3.14 on asyncio.current_task() does not know a task written in Python where the C one is there.
+PURE = ["pure_python"] if sys.version_info < (3, 14) else []
 
 
 def missing(name: str) -> str | None:

@@ -594,9 +594,8 @@ pub enum Method {
 pub fn table<T>(class: &'static str, kind: &'static str, rows: impl FnOnce() -> Vec<T>) -> *mut T {
     static TABLES: Mutex<BTreeMap<(&str, &str), usize>> = Mutex::new(BTreeMap::new());
     let mut tables = TABLES.lock().unwrap_or_else(|e| e.into_inner());
-    let address = tables
-        .entry((class, kind))
-        .or_insert_with(|| Box::leak(rows().into_boxed_slice()).as_mut_ptr() as usize);
+    let address =
+        tables.entry((class, kind)).or_insert_with(|| Box::leak(rows().into_boxed_slice()).as_mut_ptr() as usize);
     *address as *mut T
 }
 

@@ -1489,6 +1489,11 @@ pub fn selected(state: &State, case: *mut PyObject, value: Owned) -> Py<Owned> {
     // SAFETY: `Selected` is a subclass of tuple, and allocated as every class is; a new one is filled before anybody sees it.
     unsafe {
         let tuple = Owned::from_new(c::PyType_GenericAlloc(kind, 2))?;
+        // A tuple keeps its hash from 3.14 on; -1 says that it was not asked for yet.
+        #[cfg(Py_3_14)]
+        {
+            (*tuple.as_ptr().cast::<c::PyTupleObject>()).ob_hash = -1;
+        }
         c::PyTuple_SET_ITEM(tuple.as_ptr(), 0, Owned::from_borrowed(case).into_ptr());
         c::PyTuple_SET_ITEM(tuple.as_ptr(), 1, value.into_ptr());
         Ok(tuple)
