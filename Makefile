@@ -37,7 +37,7 @@ test: build .venv/.test ## all tests: Rust, doctests, then pytest; ARGS='-k sele
 	$(cargo_test)
 	$(venv)/python -m pytest $(ARGS)
 
-lint: build .venv/.lint ## formats, clippy, ruff, mypy, pyright, rustdoc: no warning passes
+lint: build .venv/.lint .venv/.test ## formats, clippy, ruff, mypy, pyright, rustdoc: no warning passes
 	cargo fmt --all --check
 	cargo clippy $(locked) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(locked) --workspace --no-deps
