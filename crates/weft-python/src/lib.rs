@@ -128,7 +128,11 @@ unsafe extern "C" fn free(module: *mut c_void) {
     unsafe {
         let state = c::PyModule_GetState(module.cast()).cast::<*const State>();
         if !state.is_null() && !(*state).is_null() {
-            drop(Arc::from_raw(state.replace(ptr::null())));
+            let state = Arc::from_raw(state.replace(ptr::null()));
+            // A home that ends after this cannot take itself out, and a channel may still hold the state.
+            #[cfg(not(Py_GIL_DISABLED))]
+            state.last_home.store(ptr::null_mut(), std::sync::atomic::Ordering::Relaxed);
+            drop(state);
         }
     }
 }
