@@ -25,7 +25,7 @@ refs! {
     Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Selected, Statistics,
     // Names.
     CallSoon, CallSoonThreadsafe, CallAt, Time, IsClosed, AddReader, AddWriter, RemoveReader, RemoveWriter, CallExceptionHandler,
-    NameChannel, NameValue, NameCase, NameContext, NameHome, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
+    NameChannel, NameValue, NameCase, NameHome, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
     // `()`.
     Empty,
     // Found when first needed.
@@ -292,7 +292,7 @@ impl State {
 
     /// Interned names and what the Python files define.
     pub fn fill(&self) -> Py<()> {
-        let names: [(Ref, &CStr); 21] = [
+        let names: [(Ref, &CStr); 20] = [
             (Ref::CallSoon, c"call_soon"),
             (Ref::CallSoonThreadsafe, c"call_soon_threadsafe"),
             (Ref::CallAt, c"call_at"),
@@ -306,7 +306,6 @@ impl State {
             (Ref::NameChannel, c"channel"),
             (Ref::NameValue, c"value"),
             (Ref::NameCase, c"case"),
-            (Ref::NameContext, c"context"),
             (Ref::NameHome, c"_weft_home"),
             (Ref::Done, c"done"),
             (Ref::Cancelling, c"cancelling"),
