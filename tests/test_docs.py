@@ -161,7 +161,7 @@ def test_every_source_file_and_function_that_is_named_exists():
     named, missing = set(), set()
     for path, _, spans, _ in markdown():
         for span in spans:
-            # `op.rs`, `crates/weft-core/src/chan.rs`, `_group.py`, and `op.rs::first_step` for what is in it.
+            # `op.rs`, `crates/weft-core/src/chan.rs`, `_group.py`, and `future.rs::step` for what is in it.
             if not (match := re.fullmatch(r"((?:[a-z0-9_.-]+/)*[a-z0-9_-]+\.(?:rs|pyi?))(?:::(\w+))?", span)):
                 continue
             named.add(span)
@@ -169,5 +169,5 @@ def test_every_source_file_and_function_that_is_named_exists():
             word = rf"\b(?:fn|struct|enum|trait|const|static|def|class) {match[2]}\b"
             if not files or (match[2] and not any(re.search(word, file.read_text()) for file in files)):
                 missing.add(f"{path.relative_to(ROOT)}: {span}")
-    assert "op.rs::first_step" in named
+    assert "future.rs::step" in named
     assert missing == set()

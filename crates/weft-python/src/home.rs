@@ -304,8 +304,11 @@ impl HomeObject {
             match this.take_callback() {
                 None => this.set_missed(),
                 Some((callback, context)) => {
-                    // SAFETY: live objects; the context is the task's.
-                    if unsafe { ffi::call_in_context(context.as_ptr(), callback.as_ptr(), op.as_ptr()) }.is_err() {
+                    let stepped = this.wakes_with(&callback).and_then(|future| {
+                        // SAFETY: live objects; the context is the task's.
+                        unsafe { ffi::call_in_context(context.as_ptr(), callback.as_ptr(), future) }
+                    });
+                    if stepped.is_err() {
                         self.failed(&callback)?;
                     }
                 }

@@ -7,10 +7,19 @@
 //! Phases (`phase`), moved on only by the performing party except for the first step, which is an exchange:
 //! ```text
 //!   FRESH -> RUNNING -> DONE
-//!              |  \-> YIELDED -> DONE      committed, but the loop had to be handed back first
-//!              \----> PARKED  -> DONE
-//!   FRESH -> TAKEN                         became a leaf of a select
+//!     |         \-> PARKED -> DONE
+//!     |-> POSTPONED -> RUNNING             its task hands the loop back before it is tried
+//!     \-> TAKEN                            became a leaf of a select
 //! ```
+
+mod future;
+mod leaf;
+mod object;
+mod result;
+
+pub use future::{close, iternext, throw};
+pub use object::{descriptor, make, on_channel, ready, select, sync, timer};
+pub use result::selected;
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
@@ -20,25 +29,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use smallvec::SmallVec;
-use weft_core::barrier::{Barrier, SyncCase};
-use weft_core::chan::{Chan, Outcome, Wakes};
-use weft_core::select::{self, Case, Gate, Outside, Policy, RecvCase, SendCase};
+use weft_core::barrier::Barrier;
+use weft_core::chan::{Chan, Wakes};
+use weft_core::select::{self, Policy};
 use weft_core::waiter::Waiter;
 use weft_core::waitq::Node;
 
 use crate::barrier::BarrierObject;
 use crate::channel::{ChannelObject, Via};
 use crate::ends::EndObject;
-use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
-use crate::io;
 use crate::origin::Origin;
 use crate::selecting::SelectingObject;
-use crate::state::{Ref, State};
-use crate::stop;
+use crate::state::State;
 use crate::thread::Parker;
-use crate::timers::TickObject;
 use crate::wake;
 
 /// What an operation does.
@@ -72,7 +77,7 @@ const FRESH: u8 = 0;
 const TAKEN: u8 = 1;
 const RUNNING: u8 = 2;
 const PARKED: u8 = 3;
-const YIELDED: u8 = 4;
+const POSTPONED: u8 = 4;
 const DONE: u8 = 5;
 
 /// Who is to be woken.
@@ -132,6 +137,8 @@ pub struct OpObject {
     end: *const EndObject,
     kind: Kind,
     phase: AtomicU8,
+    /// It was never given anything but its channel, its slot and its case: at its end there is nothing else to drop.
+    bare: Cell<bool>,
     /// Of a leaf: it can be taken at once, as found when the operation was prepared.
     ready: Cell<bool>,
     /// Of a leaf: it was made from an end that is closed.
@@ -164,174 +171,10 @@ pub struct OpObject {
     made: UnsafeCell<Origin>,
 }
 
-/// A leaf as weft-core sees it.
-enum Leaf<'a> {
-    Send(SendCase<'a, Owned>),
-    Recv(RecvCase<'a, Owned>),
-    Sync(SyncCase<'a>),
-    Outside(Outside),
-}
-
-impl Leaf<'_> {
-    fn inner(&self) -> &dyn Case {
-        match self {
-            Self::Send(case) => case,
-            Self::Recv(case) => case,
-            Self::Sync(case) => case,
-            Self::Outside(case) => case,
-        }
-    }
-
-    fn has_queue(&self) -> bool {
-        !matches!(self, Self::Outside(_))
-    }
-}
-
-// SAFETY: each method passes on to a case that keeps the contract.
-unsafe impl Case for Leaf<'_> {
-    fn lock(&self) -> Option<&Gate> {
-        self.inner().lock()
-    }
-    unsafe fn ready(&self) -> bool {
-        // SAFETY: passed on.
-        unsafe { self.inner().ready() }
-    }
-    unsafe fn commit(&self, wakes: &mut Wakes) -> bool {
-        // SAFETY: passed on.
-        unsafe { self.inner().commit(wakes) }
-    }
-    unsafe fn park(&self) {
-        // SAFETY: passed on.
-        unsafe { self.inner().park() }
-    }
-    unsafe fn unlink(&self) {
-        // SAFETY: passed on.
-        unsafe { self.inner().unlink() }
-    }
-}
-
 /// What a step in a coroutine comes to.
 pub enum Step {
     Return(Owned),
     Yield(Owned),
-}
-
-/// A new operation that is not on a channel; `owner` is null or what it was made from.
-pub fn make(state: &State, kind: Kind, owner: *mut PyObject, value: Option<Owned>) -> Py<Owned> {
-    // SAFETY: `owner` is null or alive.
-    unsafe { create(state, kind, owner, ptr::null(), ptr::null(), value) }
-}
-
-/// A new operation on a channel.
-#[inline]
-pub fn on_channel(via: Via<'_>, kind: Kind, value: Option<Owned>) -> Py<Owned> {
-    let end = via.end.map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: the owner is alive, and keeps channel and end alive.
-    unsafe { create(via.channel.state(), kind, via.owner, via.channel, end, value) }
-}
-
-/// # Safety
-/// `owner` is null or alive, and keeps `channel` and `end` alive.
-#[inline]
-unsafe fn create(
-    state: &State,
-    kind: Kind,
-    owner: *mut PyObject,
-    channel: *const ChannelObject,
-    end: *const EndObject,
-    value: Option<Owned>,
-) -> Py<Owned> {
-    // SAFETY: our type; every field is written before anybody sees the object.
-    unsafe {
-        let object = state.allocate_op()?;
-        let this: *mut OpObject = object.cast();
-        c::Py_XINCREF(owner);
-        (&raw mut (*this).waiter).write(Waiter::new());
-        (&raw mut (*this).node).write(Node::new(value));
-        (&raw mut (*this).owner).write(owner);
-        (&raw mut (*this).channel).write(channel);
-        (&raw mut (*this).end).write(end);
-        (&raw mut (*this).kind).write(kind);
-        (&raw mut (*this).phase).write(AtomicU8::new(FRESH));
-        (&raw mut (*this).ready).write(Cell::new(false));
-        (&raw mut (*this).dead_end).write(Cell::new(false));
-        (&raw mut (*this).blocking).write(Cell::new(false));
-        (&raw mut (*this).cancelled).write(Cell::new(false));
-        (&raw mut (*this).late).write(Cell::new(false));
-        (&raw mut (*this).missed).write(Cell::new(false));
-        (&raw mut (*this).linked).write(Cell::new(0));
-        (&raw mut (*this).winner).write(Cell::new(0));
-        (&raw mut (*this).due).write(Cell::new(0.0));
-        (&raw mut (*this).timer).write(Cell::new(None));
-        (&raw mut (*this).map).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).callback).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).context).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).message).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).parent).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).case).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).sleeper).write(UnsafeCell::new(Sleeper::Nobody));
-        (&raw mut (*this).extra).write(UnsafeCell::new(Extra::None));
-        (&raw mut (*this).made).write(UnsafeCell::new(Origin::here()));
-        // Only now: a collection must not meet a half-made operation.
-        c::PyObject_GC_Track(object.cast());
-        Owned::from_new(object)
-    }
-}
-
-/// An operation that is ready with `value`.
-pub fn ready(state: &State, value: Owned) -> Py<Owned> {
-    make(state, Kind::Always, ptr::null_mut(), Some(value))
-}
-
-/// An operation on a clock.
-pub fn timer(state: &State, kind: Kind, owner: *mut PyObject, seconds: f64) -> Py<Owned> {
-    let op = make(state, kind, owner, None)?;
-    // SAFETY: just made.
-    unsafe { OpObject::of(op.as_ptr()).set_extra(Extra::Time(seconds)) };
-    Ok(op)
-}
-
-/// An operation on a descriptor; `owner` is what the program gave.
-pub fn descriptor(state: &State, kind: Kind, owner: *mut PyObject, fd: c_int) -> Py<Owned> {
-    let op = make(state, kind, owner, None)?;
-    // SAFETY: just made.
-    unsafe { OpObject::of(op.as_ptr()).set_extra(Extra::Descriptor { fd, watched: -1 }) };
-    Ok(op)
-}
-
-/// Taking part in a barrier.
-pub fn sync(state: &State, owner: *mut PyObject) -> Py<Owned> {
-    let op = make(state, Kind::Sync, owner, None)?;
-    // SAFETY: just made.
-    unsafe { OpObject::of(op.as_ptr()).set_extra(Extra::Sync(Box::new(Node::new(None)))) };
-    Ok(op)
-}
-
-/// A select of these operations, each marked with its case and with a reference that is taken over; a select among them brings its own leaves.
-pub fn select(
-    state: &State,
-    cases: SmallVec<[*mut OpObject; FEW]>,
-    default: Option<Owned>,
-    policy: Policy,
-) -> Py<Owned> {
-    let root = make(state, Kind::Select, ptr::null_mut(), None)?;
-    // SAFETY: operations that the caller holds for us.
-    let op = |case: &*mut OpObject| unsafe { &**case };
-    for case in &cases {
-        op(case).parent.set(root.as_ptr().cast());
-    }
-    let flat = cases.iter().any(|case| op(case).kind == Kind::Select).then(|| {
-        let mut all = Vec::new();
-        for case in &cases {
-            op(case).with_leaves(|leaves| all.extend_from_slice(leaves));
-        }
-        all
-    });
-    let mut select = Box::new(Select { cases, flat, plain: default.is_none(), default, policy });
-    select.plain &= select.leaves().iter().all(|leaf| op(leaf).is_plain());
-    // SAFETY: just made.
-    unsafe { OpObject::of(root.as_ptr()).set_extra(Extra::Select(select)) };
-    Ok(root)
 }
 
 /// The object to show a garbage collector for a waiter parked in a queue: the operation it belongs to.
@@ -402,6 +245,7 @@ impl OpObject {
     }
 
     fn set_extra(&self, extra: Extra) {
+        self.bare.set(false);
         // SAFETY: only the performing party, or whoever makes the operation, touches `extra`.
         unsafe { *self.extra.get() = extra };
     }
@@ -444,31 +288,6 @@ impl OpObject {
         }
     }
 
-    /// The leaves as weft-core sees them.
-    fn with_cases<R>(leaves: &[*mut OpObject], f: impl FnOnce(&[&dyn Case]) -> R) -> R {
-        // SAFETY: held by the select, or the operation itself.
-        let case = |leaf: &*mut OpObject| unsafe { (**leaf).as_case() };
-        if leaves.len() <= FEW {
-            let cases: [Leaf<'_>; FEW] =
-                std::array::from_fn(|index| leaves.get(index).map_or(Leaf::Outside(Outside { ready: false }), case));
-            let views: [&dyn Case; FEW] = std::array::from_fn(|index| &cases[index] as &dyn Case);
-            f(&views[..leaves.len()])
-        } else {
-            let cases: Vec<Leaf<'_>> = leaves.iter().map(case).collect();
-            let views: Vec<&dyn Case> = cases.iter().map(|case| case as &dyn Case).collect();
-            f(&views)
-        }
-    }
-
-    /// See `Select::plain`.
-    fn is_plain(&self) -> bool {
-        match (self.kind, self.extra()) {
-            (Kind::After, Extra::Time(delay)) => *delay > 0.0,
-            (Kind::Never, _) => true,
-            _ => self.is_on_channel(),
-        }
-    }
-
     fn leaf(&self, index: u32) -> &Self {
         match self.extra() {
             // SAFETY: the select holds its leaves as long as it lives.
@@ -505,38 +324,6 @@ impl OpObject {
         !self.channel.is_null()
     }
 
-    fn as_case(&self) -> Leaf<'_> {
-        if self.dead_end.get() {
-            return Leaf::Outside(Outside { ready: true });
-        }
-        match self.kind {
-            Kind::Send | Kind::SendMany => Leaf::Send(SendCase { chan: self.chan(), node: &self.node }),
-            Kind::Recv | Kind::RecvNext | Kind::RecvMany | Kind::Closing => {
-                Leaf::Recv(RecvCase { chan: self.chan(), node: &self.node })
-            }
-            Kind::Sync => match self.extra() {
-                Extra::Sync(node) => Leaf::Sync(SyncCase { barrier: self.barrier(), node }),
-                _ => unreachable!("a sync has its node"),
-            },
-            // A tick that is not due yet may still be closed.
-            Kind::Tick if !self.ready.get() => Leaf::Recv(RecvCase {
-                // SAFETY: a tick's owner is its `Tick`.
-                chan: &unsafe { TickObject::of(self.owner) }.closing,
-                node: &self.node,
-            }),
-            _ => Leaf::Outside(Outside { ready: self.ready.get() }),
-        }
-    }
-
-    /// Of a parked and decided leaf: it was a peer that claimed its node in a queue.
-    fn was_claimed_in_queue(&self) -> bool {
-        match self.kind {
-            // SAFETY: decided: the slot is ours.
-            Kind::Tick => unsafe { self.node.take().1 != Outcome::Pending },
-            _ => self.as_case().has_queue(),
-        }
-    }
-
     /// The descriptor this operation waits for.
     pub fn descriptor(&self) -> Option<c_int> {
         match self.extra() {
@@ -555,43 +342,19 @@ impl OpObject {
         unsafe { &BarrierObject::of(self.owner).barrier }
     }
 
-    /// Looks once at what is outside of any channel, and at what must not be used any more.
-    fn prepare(&self) -> Py<()> {
-        if self.is_on_channel() {
-            let via = self.via();
-            via.check()?;
-            self.dead_end.set(via.end_is_closed());
-            return Ok(());
-        }
-        match (self.kind, self.extra()) {
-            (Kind::Always, _) => self.ready.set(true),
-            (Kind::After, Extra::Time(delay)) => {
-                self.due.set(self.state().monotonic()? + delay.max(0.0));
-                self.ready.set(*delay <= 0.0);
-            }
-            (Kind::At, Extra::Time(time)) => {
-                self.due.set(*time);
-                self.ready.set(*time <= self.state().monotonic()?);
-            }
-            (Kind::Tick, _) => {
-                // SAFETY: a tick's owner is its `Tick`.
-                let tick = unsafe { TickObject::of(self.owner) };
-                self.due.set(tick.next());
-                self.ready.set(tick.is_closed() || self.due.get() <= self.state().monotonic()?);
-            }
-            (Kind::Readable, Extra::Descriptor { fd, .. }) => self.ready.set(io::is_ready(*fd, false)?),
-            (Kind::Writable, Extra::Descriptor { fd, .. }) => self.ready.set(io::is_ready(*fd, true)?),
-            _ => {}
-        }
-        Ok(())
-    }
-
     /// Begins to perform: once only.
+    #[inline]
     fn begin(&self) -> Py<()> {
-        match self.phase.compare_exchange(FRESH, RUNNING, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Ok(()),
-            Err(phase) => Err(self.misused(phase)),
-        }
+        // With a GIL nobody comes in between.
+        #[cfg(not(Py_GIL_DISABLED))]
+        let phase = {
+            self.check_fresh()?;
+            self.phase.store(RUNNING, Ordering::Relaxed);
+            Ok(FRESH)
+        };
+        #[cfg(Py_GIL_DISABLED)]
+        let phase = self.phase.compare_exchange(FRESH, RUNNING, Ordering::Relaxed, Ordering::Relaxed);
+        phase.map(drop).map_err(|phase: u8| self.misused(phase))
     }
 
     /// An error when it was performed, or belongs to a select.
@@ -608,7 +371,7 @@ impl OpObject {
         let about = self.description();
         ffi::runtime_error(&match phase {
             TAKEN => format!("{about} belongs to a select: perform the select instead"),
-            PARKED | RUNNING | YIELDED => {
+            PARKED | RUNNING | POSTPONED => {
                 format!("{about} is being performed by somebody else: an operation is performed once")
             }
             _ => format!(
@@ -618,11 +381,16 @@ impl OpObject {
     }
 
     /// Tries, without parking. `true`: decided, `winner` is set, and everybody concerned is woken.
-    #[inline]
+    #[inline(always)]
     fn try_now(&self) -> Py<bool> {
-        if self.is_on_channel() {
-            return self.try_channel();
+        match self.is_on_channel() {
+            true => self.try_channel(),
+            false => self.try_elsewhere(),
         }
+    }
+
+    #[inline(never)]
+    fn try_elsewhere(&self) -> Py<bool> {
         match self.extra() {
             _ if self.kind == Kind::NextEvent => self.selecting().try_next(self),
             Extra::Select(select) if select.plain => self.try_plain(select),
@@ -862,62 +630,6 @@ impl OpObject {
         }
     }
 
-    fn arm_outside(&self, leaves: &[*mut OpObject]) -> Py<()> {
-        for (index, leaf) in leaves.iter().enumerate() {
-            // SAFETY: held by the select, or this operation itself.
-            let leaf = unsafe { &**leaf };
-            let Sleeper::Loop(home) = self.sleeper() else {
-                // A thread's own deadline and poll serve it.
-                return Ok(());
-            };
-            // SAFETY: a sleeper's home is one.
-            let home = unsafe { HomeObject::of(home.as_ptr()) };
-            match leaf.kind {
-                Kind::After | Kind::At | Kind::Tick => {
-                    let delay = leaf.due.get() - self.state().monotonic()?;
-                    if delay.is_finite() {
-                        leaf.timer.set(Some(home.add_timer(self, index as u32, delay)?));
-                    }
-                }
-                Kind::Readable | Kind::Writable => {
-                    let Extra::Descriptor { fd, .. } = *leaf.extra() else {
-                        continue;
-                    };
-                    let watched = home.watch(self, index as u32, fd, leaf.kind == Kind::Writable)?;
-                    leaf.set_extra(Extra::Descriptor { fd, watched });
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn disarm_outside(&self) {
-        if self.is_on_channel() {
-            return;
-        }
-        let Sleeper::Loop(home) = self.sleeper() else {
-            return;
-        };
-        // SAFETY: a sleeper's home is one.
-        let home = unsafe { HomeObject::of(home.as_ptr()) };
-        self.with_leaves(|leaves| {
-            for leaf in leaves {
-                // SAFETY: held by the select, or this operation itself.
-                let leaf = unsafe { &**leaf };
-                if let Some(key) = leaf.timer.take() {
-                    home.remove_timer(key);
-                }
-                if let Extra::Descriptor { fd, watched } = *leaf.extra()
-                    && watched >= 0
-                {
-                    leaf.set_extra(Extra::Descriptor { fd, watched: -1 });
-                    home.unwatch(watched, leaf.kind == Kind::Writable);
-                }
-            }
-        });
-    }
-
     pub fn sleeper(&self) -> &Sleeper {
         // SAFETY: set before the waiter is armed, and changed only when it is not.
         unsafe { &*self.sleeper.get() }
@@ -1060,180 +772,8 @@ impl OpObject {
         }
     }
 
-    /// The result of a decided operation.
-    #[inline]
-    fn result(&self) -> Py<Owned> {
-        self.phase.store(DONE, Ordering::Relaxed);
-        let value = match self.kind {
-            Kind::NextEvent => self.selecting().result(self),
-            Kind::Select => {
-                let leaf = self.leaf(self.winner.get());
-                leaf.value().and_then(|value| leaf.up(value)).inspect_err(|_| {
-                    // A select's error names its case.
-                    let state = self.state();
-                    let kinds =
-                        [Ref::Closed, Ref::Poisoned, Ref::NoReceivers, Ref::WouldBlock].map(|kind| state.get(kind));
-                    errors::add_case(&kinds, leaf.top_case());
-                })
-            }
-            _ => self.value(),
-        }?;
-        match self.map.get().is_null() {
-            true => Ok(value),
-            false => self.mapped(value),
-        }
-    }
-
-    fn mapped(&self, mut value: Owned) -> Py<Owned> {
-        let map = self.map.get();
-        // SAFETY: null, or a tuple of callables that we hold.
-        unsafe {
-            if !map.is_null() {
-                for index in 0..c::PyTuple_GET_SIZE(map) {
-                    value = ffi::call(c::PyTuple_GET_ITEM(map, index), &[value.as_ptr()])?;
-                }
-            }
-        }
-        Ok(value)
-    }
-
-    /// A leaf's value as its select gives it: mapped, and in a `Selected`, and so on outwards.
-    fn up(&self, value: Owned) -> Py<Owned> {
-        let mut value = self.mapped(value)?;
-        let mut at = self;
-        loop {
-            let case = at.case.get();
-            value = selected(self.state(), case, value)?;
-            // SAFETY: a select lives longer than the performance of its leaves.
-            at = unsafe { &*at.parent.get() };
-            if at.parent.get().is_null() {
-                return Ok(value);
-            }
-            value = at.mapped(value)?;
-        }
-    }
-
-    fn top_case(&self) -> *mut PyObject {
-        let mut at = self;
-        // SAFETY: as in `up`.
-        while let Some(parent) = unsafe { at.parent.get().as_ref() } {
-            if parent.parent.get().is_null() {
-                break;
-            }
-            at = parent;
-        }
-        at.case.get()
-    }
-
-    /// What a decided leaf gives.
-    #[inline]
-    fn value(&self) -> Py<Owned> {
-        if self.is_on_channel() {
-            if self.dead_end.get() {
-                // SAFETY: decided: the slot is ours.
-                let value = match (self.kind, unsafe { self.node.take().0 }) {
-                    (Kind::SendMany, Some(first)) => Some(self.unsent(first)?),
-                    (_, value) => value,
-                };
-                return Err(errors::end_closed(self.via(), value));
-            }
-            // SAFETY: decided: the slot is ours.
-            let (value, outcome) = unsafe { self.node.take() };
-            return match (self.kind, outcome, value) {
-                (Kind::Recv | Kind::RecvNext, Outcome::Done, Some(value)) => Ok(value),
-                (Kind::Send, Outcome::Done, displaced) => {
-                    if displaced.is_some() {
-                        self.via().channel.undelivered(displaced);
-                    }
-                    Ok(ffi::none())
-                }
-                (_, outcome, value) => self.unusual(outcome, value),
-            };
-        }
-        match (self.kind, self.extra()) {
-            // SAFETY: decided: the slots are ours.
-            (Kind::Always, _) => Ok(unsafe { self.node.take().0 }.unwrap_or_else(ffi::none)),
-            (Kind::After | Kind::At, _) => ffi::float(self.due.get()),
-            // SAFETY: a tick's owner is its `Tick`.
-            (Kind::Tick, _) => unsafe { TickObject::of(self.owner) }.take(self),
-            // SAFETY: the owner is what the program gave, and held.
-            (Kind::Readable | Kind::Writable, _) => Ok(unsafe { Owned::from_borrowed(self.owner) }),
-            // SAFETY: decided: the slot is ours.
-            (Kind::Sync, Extra::Sync(node)) => ffi::integer(unsafe { node.take().0 }.unwrap_or(0)),
-            _ => Ok(ffi::none()),
-        }
-    }
-
-    fn unusual(&self, outcome: Outcome, value: Option<Owned>) -> Py<Owned> {
-        let channel = self.via().channel;
-        match (self.kind, outcome, value) {
-            (Kind::RecvMany, Outcome::Done, Some(first)) => {
-                let Extra::RecvMany(max) = *self.extra() else {
-                    return Ok(ffi::none());
-                };
-                let mut values = vec![first];
-                let (_, wakes) = channel.chan.try_recv_many(max - 1, &mut values);
-                wake::all(wakes);
-                ffi::list(values)
-            }
-            (Kind::SendMany, Outcome::Done, displaced) => {
-                channel.undelivered(displaced);
-                // SAFETY: only the performing party touches `extra`.
-                let Extra::SendMany(rest) = (unsafe { &mut *self.extra.get() }) else {
-                    return Ok(ffi::none());
-                };
-                let mut displaced = Vec::new();
-                let (more, _, wakes) = channel.chan.try_send_many(rest, &mut displaced);
-                let returned = wake::all_and_returned(wakes);
-                for value in returned.into_iter().rev() {
-                    let lost = wake::give_back(&channel.chan, value);
-                    channel.undelivered(lost);
-                }
-                channel.undelivered(displaced);
-                ffi::integer(1 + more)
-            }
-            (Kind::Closing, Outcome::Ended(_), _) => Ok(ffi::boolean(true)),
-            (Kind::SendMany, Outcome::Full, Some(first)) => {
-                Err(errors::would_block(channel, Some(self.unsent(first)?)))
-            }
-            (_, Outcome::Full, Some(value)) => Err(errors::would_block(channel, Some(value))),
-            (Kind::Send, Outcome::Ended(end), Some(value)) => Err(errors::ended_send(channel, end, value)),
-            (Kind::SendMany, Outcome::Ended(end), Some(first)) => {
-                Err(errors::ended_send(channel, end, self.unsent(first)?))
-            }
-            (Kind::RecvNext, Outcome::Ended(end), _) if errors::ends_quietly(channel, end) => {
-                // SAFETY: an exception type.
-                unsafe { c::PyErr_SetNone(c::PyExc_StopAsyncIteration) };
-                Err(Raised)
-            }
-            (_, Outcome::Ended(end), _) => Err(errors::ended_recv(channel, end)),
-            (kind, outcome, value) => unreachable!("{kind:?} ended as {outcome:?}, with a value: {}", value.is_some()),
-        }
-    }
-
-    /// Of a `send_many` that failed: all its values, as a list.
-    fn unsent(&self, first: Owned) -> Py<Owned> {
-        let mut values = vec![first];
-        // SAFETY: only the performing party touches `extra`.
-        if let Extra::SendMany(rest) = unsafe { &mut *self.extra.get() } {
-            values.extend(rest.drain(..));
-        }
-        ffi::list(values)
-    }
-
-    /// The answer of a select with a default when nothing was ready.
-    fn defaulted(&self) -> Option<Py<Owned>> {
-        let Extra::Select(select) = self.extra() else {
-            return None;
-        };
-        let value = select.default.clone()?;
-        let state = self.state();
-        self.phase.store(DONE, Ordering::Relaxed);
-        Some(selected(state, state.get(Ref::Default), value).and_then(|value| self.mapped(value)))
-    }
-
     /// Performs as far as possible without waiting: `None` when it has to wait.
-    #[inline]
+    #[inline(always)]
     pub fn perform_now(&self) -> Py<Option<Owned>> {
         self.begin()?;
         let decided = self.try_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
@@ -1245,6 +785,7 @@ impl OpObject {
 
     /// Parks for the sleeper. `Some`: decided after all.
     pub fn perform_parked(&self, sleeper: Sleeper) -> Py<Option<Owned>> {
+        self.bare.set(false);
         self.set_sleeper(sleeper);
         match self.park() {
             Ok(true) => self.result().map(Some),
@@ -1281,99 +822,6 @@ impl OpObject {
             self.selecting().vacate(self);
         }
         self.leave_sleeper();
-    }
-
-    /// One step in a coroutine: what `await` does.
-    pub fn step(&self) -> Py<Step> {
-        match self.phase.load(Ordering::Relaxed) {
-            PARKED => {
-                if self.cancelled.get() {
-                    self.give_up();
-                    return Err(self.raise_cancelled());
-                }
-                if self.is_met() && self.resume() {
-                    if self.late.replace(false) {
-                        self.deliver_late()?;
-                    }
-                    return self.take_up().map(Step::Return);
-                }
-                // Somebody stepped the coroutine though nothing has happened: wait on.
-                self.blocking.set(true);
-                Ok(Step::Yield(self.itself()))
-            }
-            YIELDED if self.is_decided() => self.result().map(Step::Return),
-            YIELDED => {
-                // What a `selecting` had come to was discarded meanwhile: once more.
-                self.phase.store(FRESH, Ordering::Relaxed);
-                self.first_step()
-            }
-            _ => self.first_step(),
-        }
-    }
-
-    /// Of an operation that yielded: what it had come to is still there.
-    fn is_decided(&self) -> bool {
-        self.kind != Kind::NextEvent || self.selecting().has_event()
-    }
-
-    #[inline]
-    fn first_step(&self) -> Py<Step> {
-        self.begin()?;
-        let decided = self.try_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
-        if decided {
-            if self.state().should_yield() && self.state().running_loop()?.is_some() {
-                self.phase.store(YIELDED, Ordering::Relaxed);
-                return Ok(Step::Yield(ffi::none()));
-            }
-            return self.result().map(Step::Return);
-        }
-        if let Some(result) = self.defaulted() {
-            return result.map(Step::Return);
-        }
-        let Some(running) = self.state().running_loop()? else {
-            let message = format!(
-                "{} has to wait, but was awaited outside any scheduler: no asyncio loop runs in this thread; use .wait() to block the thread",
-                self.description()
-            );
-            self.give_up();
-            return Err(ffi::runtime_error(&message));
-        };
-        let home = HomeObject::of_loop(self.state(), &running)?;
-        // SAFETY: just made or found.
-        unsafe { HomeObject::of(home.as_ptr()) }.deliver_pending(self.state())?;
-        Ok(match self.perform_parked(Sleeper::Loop(home))? {
-            Some(result) => Step::Return(result),
-            None => {
-                self.blocking.set(true);
-                Step::Yield(self.itself())
-            }
-        })
-    }
-
-    /// A cancel that came too late for this operation is delivered at the task's next suspension.
-    #[cold]
-    fn deliver_late(&self) -> Py<()> {
-        if let Sleeper::Loop(home) = self.sleeper() {
-            // SAFETY: a sleeper's home is one.
-            unsafe { HomeObject::of(home.as_ptr()) }.cancel_later(self.state(), Self::taken(&self.message))?;
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn raise_cancelled(&self) -> Raised {
-        let message = Self::taken(&self.message);
-        let Ok(kind) = self.state().cancelled_error() else {
-            return Raised;
-        };
-        // SAFETY: an exception type and live objects.
-        unsafe {
-            match message {
-                Some(message) if message.as_ptr() != c::Py_None() => c::PyErr_SetObject(kind, message.as_ptr()),
-                _ => c::PyErr_SetNone(kind),
-            }
-        }
-        Raised
     }
 
     /// Blames the line of the program, for an operation made by one of weft's own Python functions.
@@ -1434,190 +882,9 @@ impl OpObject {
             }
         }
     }
-
-    // What a loop calls.
-
-    /// Called by the home: the task's callback and context, once.
-    pub fn take_callback(&self) -> Option<(Owned, Owned)> {
-        let callback = Self::taken(&self.callback)?;
-        Some((callback, Self::taken(&self.context)?))
-    }
-
-    pub fn set_missed(&self) {
-        self.missed.set(true);
-    }
-
-    /// Whether a thread sleeps on it, which alone may end it.
-    fn is_blocking_a_thread(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == PARKED && matches!(self.sleeper(), Sleeper::Thread(_))
-    }
-
-    /// The coroutine that awaited this ends here (`GeneratorExit`, or another scheduler's exception): leave no trace.
-    pub fn end(&self) {
-        match self.phase.load(Ordering::Relaxed) {
-            PARKED => {
-                if self.cancelled.get() || self.withdraw() {
-                    self.give_up();
-                } else {
-                    self.abandon_and_give_back();
-                }
-            }
-            YIELDED => {
-                let leaf = self.leaf(self.winner.get());
-                if self.kind != Kind::NextEvent && matches!(leaf.kind, Kind::Recv | Kind::RecvNext | Kind::RecvMany) {
-                    // SAFETY: decided: the slot is ours.
-                    if let (Some(value), _) = unsafe { leaf.node.take() } {
-                        let lost = wake::give_back(leaf.chan(), value);
-                        leaf.via().channel.undelivered(lost);
-                    }
-                }
-                if self.kind == Kind::NextEvent
-                    && let Some(value) = self.selecting().abandon()
-                {
-                    self.selecting().give_back(value);
-                }
-                self.give_up();
-            }
-            _ => self.phase.store(DONE, Ordering::Relaxed),
-        }
-    }
-}
-
-/// `Selected(case, value)`: a tuple subclass of two, made without a call.
-pub fn selected(state: &State, case: *mut PyObject, value: Owned) -> Py<Owned> {
-    let kind = state.class(Ref::Selected);
-    // SAFETY: `Selected` is a subclass of tuple, and allocated as every class is; a new one is filled before anybody sees it.
-    unsafe {
-        let tuple = Owned::from_new(c::PyType_GenericAlloc(kind, 2))?;
-        // A tuple keeps its hash from 3.14 on; -1 says that it was not asked for yet.
-        #[cfg(Py_3_14)]
-        {
-            (*tuple.as_ptr().cast::<c::PyTupleObject>()).ob_hash = -1;
-        }
-        c::PyTuple_SET_ITEM(tuple.as_ptr(), 0, Owned::from_borrowed(case).into_ptr());
-        c::PyTuple_SET_ITEM(tuple.as_ptr(), 1, value.into_ptr());
-        Ok(tuple)
-    }
 }
 
 // The slots and methods.
-
-unsafe extern "C" fn am_send(slf: *mut PyObject, _: *mut PyObject, result: *mut *mut PyObject) -> c::PySendResult {
-    // SAFETY: the interpreter passes a live operation, here and below, and a place for the result.
-    ffi::edge(c::PySendResult::PYGEN_ERROR, || unsafe {
-        *result = ptr::null_mut();
-        Ok(match OpObject::of(slf).step()? {
-            Step::Return(value) => {
-                *result = value.into_ptr();
-                c::PySendResult::PYGEN_RETURN
-            }
-            Step::Yield(value) => {
-                *result = value.into_ptr();
-                c::PySendResult::PYGEN_NEXT
-            }
-        })
-    })
-}
-
-/// Ends a coroutine's wait with a value: for `None` no exception at all, which the interpreter takes for `StopIteration()`.
-#[inline]
-fn stop_iteration(state: &State, value: Owned) -> Raised {
-    // SAFETY: None lives for ever.
-    if value.as_ptr() != unsafe { c::Py_None() } {
-        stop::raise(state, value);
-    }
-    Raised
-}
-
-pub unsafe extern "C" fn iternext(slf: *mut PyObject) -> *mut PyObject {
-    // SAFETY: see `am_send`.
-    let op = unsafe { OpObject::of(slf) };
-    ffi::edge_object(|| match op.step()? {
-        Step::Yield(value) => Ok(value),
-        Step::Return(value) => Err(stop_iteration(op.state(), value)),
-    })
-}
-
-/// `__await__()`, called by name: an iterator for `yield from`. (`await` itself steps the operation, which cannot be iterated: a forgotten `await` in
-/// `a, b = channel.recv()` must not receive.)
-unsafe extern "C" fn explicit_await(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: see `am_send`.
-    ffi::edge_object(|| unsafe { crate::awaiting::make(OpObject::of(slf).state(), slf) })
-}
-
-pub unsafe extern "C" fn throw(
-    slf: *mut PyObject,
-    arguments: *const *mut PyObject,
-    number: isize,
-    _: *mut PyObject,
-) -> *mut PyObject {
-    ffi::edge_object(|| {
-        // SAFETY: see `am_send`; the interpreter's array.
-        unsafe {
-            if number == 0 {
-                return Err(ffi::type_error("throw() needs an exception"));
-            }
-            let op = OpObject::of(slf);
-            if op.is_blocking_a_thread() {
-                return Err(op.misused(PARKED));
-            }
-            let first = *arguments;
-            let error = if c::PyExceptionInstance_Check(first) != 0 {
-                Owned::from_borrowed(first)
-            } else {
-                let value = if number > 1 { *arguments.add(1) } else { c::Py_None() };
-                if c::PyExceptionInstance_Check(value) != 0 {
-                    Owned::from_borrowed(value)
-                } else if value == c::Py_None() {
-                    ffi::call(first, &[])?
-                } else {
-                    ffi::call(first, &[value])?
-                }
-            };
-            if number > 2 && *arguments.add(2) != c::Py_None() {
-                c::PyException_SetTraceback(error.as_ptr(), *arguments.add(2));
-            }
-            let decided = match op.phase.load(Ordering::Relaxed) {
-                PARKED => {
-                    let open = op.cancelled.get() || op.withdraw();
-                    if open {
-                        op.give_up();
-                    }
-                    !open
-                }
-                YIELDED => op.is_decided(),
-                _ => false,
-            };
-            if decided && c::PyErr_GivenExceptionMatches(error.as_ptr(), op.state().cancelled_error()?) != 0 {
-                // The commit wins: it completes, and the cancel comes at the next suspension.
-                if let Sleeper::Nobody = op.sleeper()
-                    && let Some(running) = op.state().running_loop()?
-                {
-                    op.set_sleeper(Sleeper::Loop(HomeObject::of_loop(op.state(), &running)?));
-                }
-                op.deliver_late()?;
-                let yielded = op.phase.load(Ordering::Relaxed) == YIELDED;
-                let value = if yielded { op.result() } else { op.take_up() }?;
-                stop::raise(op.state(), value);
-                return Err(Raised);
-            }
-            op.end();
-            Err(ffi::raise_object(error.as_ptr()))
-        }
-    })
-}
-
-pub unsafe extern "C" fn close(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    ffi::edge_object(|| {
-        // SAFETY: see `am_send`.
-        let op = unsafe { OpObject::of(slf) };
-        if op.is_blocking_a_thread() {
-            return Err(op.misused(PARKED));
-        }
-        op.end();
-        Ok(ffi::none())
-    })
-}
 
 unsafe extern "C" fn wait(
     slf: *mut PyObject,
@@ -1663,164 +930,10 @@ unsafe extern "C" fn map(slf: *mut PyObject, function: *mut PyObject) -> *mut Py
                 }
             }
             functions.push(Owned::from_borrowed(function));
+            op.bare.set(false);
             OpObject::put(&op.map, Some(ffi::tuple(functions)?));
             Ok(op.itself())
         }
-    })
-}
-
-// asyncio's future protocol, which a task drives (asyncio.isfuture, Task.__step).
-
-unsafe extern "C" fn get_blocking(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: see `am_send`.
-    let op = unsafe { OpObject::of(slf) };
-    if op.phase.load(Ordering::Relaxed) != PARKED || op.is_blocking_a_thread() {
-        // Not a future, as asyncio.isfuture() sees it: ensure_future() and gather() wrap it in a task.
-        return ffi::none().into_ptr();
-    }
-    ffi::boolean(op.blocking.get()).into_ptr()
-}
-
-unsafe extern "C" fn set_blocking(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
-    ffi::edge(-1, || {
-        // SAFETY: see `am_send`; null means deletion.
-        unsafe {
-            let truth = !value.is_null() && ffi::check(c::PyObject_IsTrue(value))? != 0;
-            OpObject::of(slf).blocking.set(truth);
-        }
-        Ok(0)
-    })
-}
-
-unsafe extern "C" fn get_loop(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    ffi::edge_object(|| {
-        // SAFETY: see `am_send`.
-        let op = unsafe { OpObject::of(slf) };
-        if let Sleeper::Loop(home) = op.sleeper() {
-            // SAFETY: a sleeper's home is one.
-            if let Some(event_loop) = unsafe { HomeObject::of(home.as_ptr()) }.event_loop() {
-                return Ok(event_loop);
-            }
-        }
-        Err(ffi::runtime_error("the operation waits in no loop"))
-    })
-}
-
-unsafe extern "C" fn add_done_callback(
-    slf: *mut PyObject,
-    arguments: *const *mut PyObject,
-    number: isize,
-    keywords: *mut PyObject,
-) -> *mut PyObject {
-    ffi::edge_object(|| {
-        // SAFETY: see `am_send`.
-        unsafe {
-            let op = OpObject::of(slf);
-            let as_a_task_does = number == 1
-                && !keywords.is_null()
-                && c::PyTuple_GET_SIZE(keywords) == 1
-                && ffi::is_text(c::PyTuple_GET_ITEM(keywords, 0), c"context");
-            let [callback, context] = if as_a_task_does {
-                [*arguments, *arguments.add(1)]
-            } else {
-                ffi::parameters("add_done_callback", ["fn", "context"], 1, arguments, number, keywords)?
-            };
-            if callback.is_null() {
-                return Err(ffi::type_error("add_done_callback() needs a callable"));
-            }
-            if !op.callback.get().is_null() {
-                return Err(ffi::runtime_error(&format!("{} is awaited by somebody else already", op.description())));
-            }
-            let context = if context.is_null() || context == c::Py_None() {
-                Owned::from_new(c::PyContext_CopyCurrent())?
-            } else {
-                Owned::from_borrowed(context)
-            };
-            OpObject::put(&op.context, Some(context));
-            OpObject::put(&op.callback, Some(Owned::from_borrowed(callback)));
-            if op.missed.replace(false) {
-                drop(OpObject::wake(op.itself().into_ptr().cast()));
-            }
-            Ok(ffi::none())
-        }
-    })
-}
-
-unsafe extern "C" fn future_done(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: see `am_send`.
-    let op = unsafe { OpObject::of(slf) };
-    let parked = op.phase.load(Ordering::Relaxed) == PARKED;
-    ffi::edge_object(|| Ok(ffi::boolean(!parked || op.cancelled.get() || op.is_met())))
-}
-
-unsafe extern "C" fn future_cancelled(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: see `am_send`.
-    ffi::edge_object(|| Ok(ffi::boolean(unsafe { OpObject::of(slf) }.cancelled.get())))
-}
-
-unsafe extern "C" fn future_result(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    ffi::edge_object(|| {
-        // SAFETY: see `am_send`.
-        let op = unsafe { OpObject::of(slf) };
-        if op.cancelled.get() {
-            op.give_up();
-            return Err(op.raise_cancelled());
-        }
-        Ok(ffi::none())
-    })
-}
-
-unsafe extern "C" fn cancel(
-    slf: *mut PyObject,
-    arguments: *const *mut PyObject,
-    number: isize,
-    keywords: *mut PyObject,
-) -> *mut PyObject {
-    ffi::edge_object(|| {
-        // SAFETY: see `am_send`.
-        unsafe {
-            let [message] = ffi::parameters("cancel", ["msg"], 1, arguments, number, keywords)?;
-            let op = OpObject::of(slf);
-            if op.phase.load(Ordering::Relaxed) != PARKED || op.cancelled.get() || op.is_blocking_a_thread() {
-                return Ok(ffi::boolean(false));
-            }
-            let message = Owned::from_nullable(message).inspect(|message| {
-                c::Py_INCREF(message.as_ptr());
-            });
-            OpObject::put(&op.message, message);
-            if op.withdraw() {
-                op.cancelled.set(true);
-                drop(OpObject::wake(op.itself().into_ptr().cast()));
-            } else {
-                // It was decided: it completes, and we see to it that the cancel is not forgotten.
-                op.late.set(true);
-            }
-            Ok(ffi::boolean(true))
-        }
-    })
-}
-
-/// `_fire(case)`: a descriptor is ready.
-unsafe extern "C" fn fire(slf: *mut PyObject, case: *mut PyObject) -> *mut PyObject {
-    ffi::edge_object(|| {
-        let case = ffi::long(case)?;
-        // SAFETY: see `am_send`.
-        unsafe {
-            let op = OpObject::of(slf);
-            // Called by the loop, which will look at its queue before it sleeps.
-            let home = match op.sleeper() {
-                Sleeper::Loop(home) => Some(home.clone()),
-                _ => None,
-            };
-            let _turn = home.as_ref().map(|home| HomeObject::of(home.as_ptr()).turn());
-            if op.phase.load(Ordering::Relaxed) == PARKED
-                && op.decide(case as u32)
-                && let Some(value) = OpObject::wake(op.itself().into_ptr().cast())
-            {
-                drop(value);
-            }
-        }
-        Ok(ffi::none())
     })
 }
 
@@ -1840,129 +953,6 @@ unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
     })
 }
 
-/// What `await` asks for first, once: so a second `await` ends here, and does not step what another one waits for.
-unsafe extern "C" fn am_await(slf: *mut PyObject) -> *mut PyObject {
-    // SAFETY: see `am_send`.
-    let op = unsafe { OpObject::of(slf) };
-    if op.check_fresh().is_err() {
-        return ptr::null_mut();
-    }
-    op.itself().into_ptr()
-}
-
-unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
-    // SAFETY: from the collector; fields are only read.
-    unsafe {
-        let op = OpObject::of(slf);
-        let mut objects = vec![
-            c::Py_TYPE(slf).cast(),
-            op.owner,
-            op.map.get(),
-            op.callback.get(),
-            op.context.get(),
-            op.message.get(),
-            op.case.get(),
-        ];
-        op.node.peek(|value| objects.extend(value.map(Owned::as_ptr)));
-        if let Sleeper::Loop(home) = op.sleeper() {
-            objects.push(home.as_ptr());
-        }
-        match op.extra() {
-            Extra::Select(select) => {
-                objects.extend(select.cases.iter().map(|leaf| leaf.cast()));
-                objects.extend(select.default.as_ref().map(Owned::as_ptr));
-            }
-            Extra::SendMany(rest) => objects.extend(rest.iter().map(Owned::as_ptr)),
-            _ => {}
-        }
-        for object in objects {
-            let stop = ffi::visit(object, visit, argument);
-            if stop != 0 {
-                return stop;
-            }
-        }
-        (*op.made.get()).traverse(visit, argument)
-    }
-}
-
-unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
-    // SAFETY: from the collector, which found the operation unreachable.
-    unsafe {
-        let op = OpObject::of(slf);
-        let _keep = op.itself();
-        // A leaf may stand in a queue for a select that is garbage as well: that must leave all queues first.
-        let mut root = op;
-        while let Some(parent) = root.parent.get().as_ref() {
-            root = parent;
-        }
-        if matches!(root.phase.load(Ordering::Relaxed), PARKED | YIELDED) {
-            let _keep = root.itself();
-            root.end();
-        }
-        op.drop_values();
-    }
-    0
-}
-
-impl OpObject {
-    /// Drops what may lead back to this operation.
-    fn drop_values(&self) {
-        for cell in [&self.map, &self.callback, &self.context, &self.message] {
-            if !cell.get().is_null() {
-                drop(Self::taken(cell));
-            }
-        }
-        // SAFETY: nobody performs an operation that is being destroyed; the slot is ours.
-        if let (Some(value), _) = unsafe { self.node.take() } {
-            ffi::drop_contents([value]);
-        }
-        if let Extra::None = self.extra() {
-            return;
-        }
-        if let Extra::Select(select) = std::mem::replace(
-            // SAFETY: as above.
-            unsafe { &mut *self.extra.get() },
-            Extra::None,
-        ) {
-            ffi::drop_contents(select.cases.into_iter().filter_map(|leaf| {
-                // SAFETY: a reference that was ours; the leaf has no select any more.
-                unsafe {
-                    (*leaf).parent.set(ptr::null_mut());
-                    Owned::from_nullable(leaf.cast())
-                }
-            }));
-        }
-    }
-}
-
-unsafe extern "C" fn dealloc(slf: *mut PyObject) {
-    // SAFETY: the last reference is gone; each field is dropped once.
-    unsafe {
-        c::PyObject_GC_UnTrack(slf.cast());
-        let op = OpObject::of(slf);
-        match op.phase.load(Ordering::Relaxed) {
-            FRESH => op.warn_unperformed(),
-            PARKED | YIELDED => {
-                // Parked, but in no queue: a timer whose loop is gone, or nothing but `never`.
-                let _aside = ffi::Aside::new();
-                op.end();
-            }
-            _ if op.kind == Kind::NextEvent => op.selecting().vacate(op),
-            _ => {}
-        }
-        op.drop_values();
-        OpObject::put(&op.case, None);
-        c::Py_XDECREF(op.owner);
-        (*op.made.get()).forget();
-        let this: *mut OpObject = slf.cast();
-        ptr::drop_in_place(&raw mut (*this).waiter);
-        ptr::drop_in_place(&raw mut (*this).node);
-        ptr::drop_in_place(&raw mut (*this).sleeper);
-        ptr::drop_in_place(&raw mut (*this).extra);
-        State::free_op(slf);
-    }
-}
-
 /// Makes the type.
 pub fn make_type(module: *mut PyObject) -> Py<Owned> {
     use ffi::Method::{ClassOne, Fast, InsteadOfSlot, NoArguments, OneArgument};
@@ -1971,29 +961,30 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
         &[
             (c"wait", Fast(wait)),
             (c"map", OneArgument(map)),
-            (c"__await__", InsteadOfSlot(explicit_await)),
+            (c"__await__", InsteadOfSlot(future::explicit_await)),
             (c"throw", Fast(throw)),
             (c"close", NoArguments(close)),
-            (c"get_loop", NoArguments(get_loop)),
-            (c"add_done_callback", Fast(add_done_callback)),
-            (c"done", NoArguments(future_done)),
-            (c"cancelled", NoArguments(future_cancelled)),
-            (c"result", NoArguments(future_result)),
-            (c"cancel", Fast(cancel)),
-            (c"_fire", OneArgument(fire)),
+            (c"get_loop", NoArguments(future::get_loop)),
+            (c"add_done_callback", Fast(future::add_done_callback)),
+            (c"done", NoArguments(future::future_done)),
+            (c"cancelled", NoArguments(future::future_cancelled)),
+            (c"result", NoArguments(future::future_result)),
+            (c"cancel", Fast(future::cancel)),
+            (c"_fire", OneArgument(future::fire)),
             (c"__class_getitem__", ClassOne(crate::channel::class_getitem)),
         ],
     );
-    let properties = ffi::properties("Op", &[(c"_asyncio_future_blocking", get_blocking, Some(set_blocking))]);
+    let properties =
+        ffi::properties("Op", &[(c"_asyncio_future_blocking", future::get_blocking, Some(future::set_blocking))]);
     let slots = vec![
         ffi::slot(c::Py_tp_doc, crate::docs::doc("Op", "").cast_mut().cast()),
         ffi::slot(c::Py_tp_repr, repr as *mut c_void),
-        ffi::slot(c::Py_am_await, am_await as *mut c_void),
-        ffi::slot(c::Py_am_send, am_send as *mut c_void),
+        ffi::slot(c::Py_am_await, future::am_await as *mut c_void),
+        ffi::slot(c::Py_am_send, future::am_send as *mut c_void),
         ffi::slot(c::Py_tp_iternext, iternext as *mut c_void),
-        ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
-        ffi::slot(c::Py_tp_clear, clear as *mut c_void),
-        ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),
+        ffi::slot(c::Py_tp_traverse, object::traverse as *mut c_void),
+        ffi::slot(c::Py_tp_clear, object::clear as *mut c_void),
+        ffi::slot(c::Py_tp_dealloc, object::dealloc as *mut c_void),
         ffi::slot(c::Py_tp_methods, methods.cast()),
         ffi::slot(c::Py_tp_getset, properties.cast()),
     ];

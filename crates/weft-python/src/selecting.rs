@@ -129,7 +129,7 @@ impl SelectingObject {
     }
 
     /// Whether there is an event to take up.
-    pub fn has_event(&self) -> bool {
+    fn has_event(&self) -> bool {
         self.inner().event.is_some()
     }
 

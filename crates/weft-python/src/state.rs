@@ -29,7 +29,7 @@ refs! {
     // `()`.
     Empty,
     // Found when first needed.
-    GetRunningLoop, CurrentTask, CancelledError, Monotonic,
+    GetRunningLoop, CurrentTask, CancelledError, Monotonic, Task, Settled,
 }
 
 /// One per interpreter and import.
@@ -98,13 +98,14 @@ impl State {
     /// # Safety
     /// From its `tp_dealloc`, once.
     #[inline]
-    pub unsafe fn free_op(object: *mut PyObject) {
+    pub unsafe fn free_op(object: *mut PyObject, state: &Self) {
         // SAFETY: the caller's promise; the type is alive until its reference is dropped, and so is the state.
         unsafe {
             let kind = c::Py_TYPE(object);
+            #[cfg(Py_GIL_DISABLED)]
+            let _ = state;
             #[cfg(not(Py_GIL_DISABLED))]
             {
-                let state = Self::of_type(kind);
                 let spare = &mut *state.spare.get();
                 if spare.len() < SPARE && !state.is_gone() {
                     spare.push(object);
@@ -233,6 +234,28 @@ impl State {
         let function = self.found(Ref::CurrentTask, || ffi::import(c"asyncio", Some(c"current_task")))?;
         // SAFETY: a function without arguments.
         unsafe { ffi::call(function, &[]) }
+    }
+
+    /// What a task is woken with when its operation was met: for asyncio's own task, which has called for `callback`, a future that it reads
+    /// without a call; for any other `op` itself.
+    #[inline]
+    pub fn settled_for(&self, callback: *mut PyObject, op: *mut PyObject) -> Py<*mut PyObject> {
+        // SAFETY: live objects; a builtin function's `self` is borrowed.
+        unsafe {
+            if c::PyCFunction_CheckExact(callback) == 0 {
+                return Ok(op);
+            }
+            let task = c::PyCFunction_GetSelf(callback);
+            let kind = self.found(Ref::Task, || ffi::import(c"asyncio", Some(c"Task")))?;
+            if task.is_null() || c::PyObject_TypeCheck(task, kind.cast()) == 0 {
+                return Ok(op);
+            }
+        }
+        self.found(Ref::Settled, || {
+            let make = ffi::import(c"weft._asyncio", Some(c"settled"))?;
+            // SAFETY: a function without arguments.
+            unsafe { ffi::call(make.as_ptr(), &[]) }
+        })
     }
 
     /// Whether the loop of this thread, which runs, is stepping a task.

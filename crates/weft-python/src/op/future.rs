@@ -1,0 +1,423 @@
+//! An operation in a coroutine: the steps of `await`, and the future that asyncio's task sees while it waits.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use super::{DONE, FRESH, OpObject, PARKED, POSTPONED, Sleeper, Step};
+use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
+use crate::home::HomeObject;
+use crate::state::State;
+use crate::stop;
+
+impl OpObject {
+    /// One step in a coroutine: what `await` does.
+    #[inline(always)]
+    pub fn step(&self) -> Py<Step> {
+        match self.phase.load(Ordering::Relaxed) {
+            PARKED => self.step_parked(),
+            POSTPONED => {
+                self.phase.store(FRESH, Ordering::Relaxed);
+                self.perform_step()
+            }
+            _ if self.state().should_yield() && self.is_fresh() => self.postpone(),
+            _ => self.perform_step(),
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn step_parked(&self) -> Py<Step> {
+        if self.cancelled.get() {
+            self.give_up();
+            return Err(self.raise_cancelled());
+        }
+        if self.is_met() && self.resume() {
+            if self.late.replace(false) {
+                self.deliver_late()?;
+            }
+            return self.take_up().map(Step::Return);
+        }
+        // Somebody stepped the coroutine though nothing has happened: wait on.
+        self.blocking.set(true);
+        Ok(Step::Yield(self.itself()))
+    }
+
+    #[cold]
+    pub(super) fn postpone(&self) -> Py<Step> {
+        if self.state().running_loop()?.is_none() {
+            return self.perform_step();
+        }
+        self.phase.store(POSTPONED, Ordering::Relaxed);
+        Ok(Step::Yield(ffi::none()))
+    }
+
+    #[inline(always)]
+    pub(super) fn perform_step(&self) -> Py<Step> {
+        match self.perform_now()? {
+            Some(result) => Ok(Step::Return(result)),
+            None => self.suspend(),
+        }
+    }
+
+    /// It has to wait, in the loop that runs here.
+    #[inline(never)]
+    pub(super) fn suspend(&self) -> Py<Step> {
+        let Some(running) = self.state().running_loop()? else {
+            let message = format!(
+                "{} has to wait, but was awaited outside any scheduler: no asyncio loop runs in this thread; use .wait() to block the thread",
+                self.description()
+            );
+            self.give_up();
+            return Err(ffi::runtime_error(&message));
+        };
+        let home = HomeObject::of_loop(self.state(), &running)?;
+        // SAFETY: just made or found.
+        unsafe { HomeObject::of(home.as_ptr()) }.deliver_pending(self.state())?;
+        Ok(match self.perform_parked(Sleeper::Loop(home))? {
+            Some(result) => Step::Return(result),
+            None => {
+                self.blocking.set(true);
+                Step::Yield(self.itself())
+            }
+        })
+    }
+
+    /// A cancel that came too late for this operation is delivered at the task's next suspension.
+    #[cold]
+    pub(super) fn deliver_late(&self) -> Py<()> {
+        if let Sleeper::Loop(home) = self.sleeper() {
+            // SAFETY: a sleeper's home is one.
+            unsafe { HomeObject::of(home.as_ptr()) }.cancel_later(self.state(), Self::taken(&self.message))?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    pub(super) fn raise_cancelled(&self) -> Raised {
+        let message = Self::taken(&self.message);
+        let Ok(kind) = self.state().cancelled_error() else {
+            return Raised;
+        };
+        // SAFETY: an exception type and live objects.
+        unsafe {
+            match message {
+                Some(message) if message.as_ptr() != c::Py_None() => c::PyErr_SetObject(kind, message.as_ptr()),
+                _ => c::PyErr_SetNone(kind),
+            }
+        }
+        Raised
+    }
+
+    /// Called by the home: the task's callback and context, once.
+    pub fn take_callback(&self) -> Option<(Owned, Owned)> {
+        let callback = Self::taken(&self.callback)?;
+        Some((callback, Self::taken(&self.context)?))
+    }
+
+    /// The future to give to that callback. Borrowed.
+    pub fn wakes_with(&self, callback: &Owned) -> Py<*mut PyObject> {
+        match self.cancelled.get() {
+            true => Ok(self.as_ptr()),
+            false => self.state().settled_for(callback.as_ptr(), self.as_ptr()),
+        }
+    }
+
+    pub fn set_missed(&self) {
+        self.missed.set(true);
+    }
+
+    /// Whether a thread sleeps on it, which alone may end it.
+    pub(super) fn is_blocking_a_thread(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == PARKED && matches!(self.sleeper(), Sleeper::Thread(_))
+    }
+
+    /// The coroutine that awaited this ends here (`GeneratorExit`, or another scheduler's exception): leave no trace.
+    pub fn end(&self) {
+        match self.phase.load(Ordering::Relaxed) {
+            PARKED => {
+                if self.cancelled.get() || self.withdraw() {
+                    self.give_up();
+                } else {
+                    self.abandon_and_give_back();
+                }
+            }
+            _ => self.phase.store(DONE, Ordering::Relaxed),
+        }
+    }
+}
+
+// The steps, for the interpreter.
+
+pub(super) unsafe extern "C" fn am_send(
+    slf: *mut PyObject,
+    _: *mut PyObject,
+    result: *mut *mut PyObject,
+) -> c::PySendResult {
+    // SAFETY: the interpreter passes a live operation, here and below, and a place for the result.
+    ffi::edge(c::PySendResult::PYGEN_ERROR, || unsafe {
+        *result = ptr::null_mut();
+        Ok(match OpObject::of(slf).step()? {
+            Step::Return(value) => {
+                *result = value.into_ptr();
+                c::PySendResult::PYGEN_RETURN
+            }
+            Step::Yield(value) => {
+                *result = value.into_ptr();
+                c::PySendResult::PYGEN_NEXT
+            }
+        })
+    })
+}
+
+/// Ends a coroutine's wait with a value: for `None` no exception at all, which the interpreter takes for `StopIteration()`.
+#[inline]
+pub(super) fn stop_iteration(state: &State, value: Owned) -> Raised {
+    // SAFETY: None lives for ever.
+    if value.as_ptr() != unsafe { c::Py_None() } {
+        stop::raise(state, value);
+    }
+    Raised
+}
+
+pub unsafe extern "C" fn iternext(slf: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `am_send`.
+    let op = unsafe { OpObject::of(slf) };
+    ffi::edge_object(|| match op.step()? {
+        Step::Yield(value) => Ok(value),
+        Step::Return(value) => Err(stop_iteration(op.state(), value)),
+    })
+}
+
+/// `__await__()`, called by name: an iterator for `yield from`. (`await` itself steps the operation, which cannot be iterated: a forgotten `await` in
+/// `a, b = channel.recv()` must not receive.)
+pub(super) unsafe extern "C" fn explicit_await(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `am_send`.
+    ffi::edge_object(|| unsafe { crate::awaiting::make(OpObject::of(slf).state(), slf) })
+}
+
+pub unsafe extern "C" fn throw(
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    _: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `am_send`; the interpreter's array.
+        unsafe {
+            if number == 0 {
+                return Err(ffi::type_error("throw() needs an exception"));
+            }
+            let op = OpObject::of(slf);
+            if op.is_blocking_a_thread() {
+                return Err(op.misused(PARKED));
+            }
+            let first = *arguments;
+            let error = if c::PyExceptionInstance_Check(first) != 0 {
+                Owned::from_borrowed(first)
+            } else {
+                let value = if number > 1 { *arguments.add(1) } else { c::Py_None() };
+                if c::PyExceptionInstance_Check(value) != 0 {
+                    Owned::from_borrowed(value)
+                } else if value == c::Py_None() {
+                    ffi::call(first, &[])?
+                } else {
+                    ffi::call(first, &[value])?
+                }
+            };
+            if number > 2 && *arguments.add(2) != c::Py_None() {
+                c::PyException_SetTraceback(error.as_ptr(), *arguments.add(2));
+            }
+            let decided = op.phase.load(Ordering::Relaxed) == PARKED && !op.cancelled.get() && !op.withdraw();
+            if decided && c::PyErr_GivenExceptionMatches(error.as_ptr(), op.state().cancelled_error()?) != 0 {
+                // The commit wins: it completes, and the cancel comes at the next suspension.
+                op.deliver_late()?;
+                let value = op.take_up()?;
+                stop::raise(op.state(), value);
+                return Err(Raised);
+            }
+            if decided {
+                op.end();
+            } else {
+                op.give_up();
+            }
+            Err(ffi::raise_object(error.as_ptr()))
+        }
+    })
+}
+
+pub unsafe extern "C" fn close(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `am_send`.
+        let op = unsafe { OpObject::of(slf) };
+        if op.is_blocking_a_thread() {
+            return Err(op.misused(PARKED));
+        }
+        op.end();
+        Ok(ffi::none())
+    })
+}
+
+/// What `await` asks for first, once: so a second `await` ends here, and does not step what another one waits for.
+pub(super) unsafe extern "C" fn am_await(slf: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `am_send`.
+    let op = unsafe { OpObject::of(slf) };
+    if op.check_fresh().is_err() {
+        return ptr::null_mut();
+    }
+    op.itself().into_ptr()
+}
+
+// asyncio's future protocol, which a task drives (asyncio.isfuture, Task.__step).
+
+pub(super) unsafe extern "C" fn get_blocking(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: see `am_send`.
+    let op = unsafe { OpObject::of(slf) };
+    if op.phase.load(Ordering::Relaxed) != PARKED || op.is_blocking_a_thread() {
+        // Not a future, as asyncio.isfuture() sees it: ensure_future() and gather() wrap it in a task.
+        return ffi::none().into_ptr();
+    }
+    ffi::boolean(op.blocking.get()).into_ptr()
+}
+
+pub(super) unsafe extern "C" fn set_blocking(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
+    ffi::edge(-1, || {
+        // SAFETY: see `am_send`; null means deletion.
+        unsafe {
+            let truth = !value.is_null() && ffi::check(c::PyObject_IsTrue(value))? != 0;
+            OpObject::of(slf).blocking.set(truth);
+        }
+        Ok(0)
+    })
+}
+
+pub(super) unsafe extern "C" fn get_loop(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `am_send`.
+        let op = unsafe { OpObject::of(slf) };
+        if let Sleeper::Loop(home) = op.sleeper() {
+            // SAFETY: a sleeper's home is one.
+            if let Some(event_loop) = unsafe { HomeObject::of(home.as_ptr()) }.event_loop() {
+                return Ok(event_loop);
+            }
+        }
+        Err(ffi::runtime_error("the operation waits in no loop"))
+    })
+}
+
+pub(super) unsafe extern "C" fn add_done_callback(
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `am_send`.
+        unsafe {
+            let op = OpObject::of(slf);
+            let as_a_task_does = number == 1
+                && !keywords.is_null()
+                && c::PyTuple_GET_SIZE(keywords) == 1
+                && ffi::is_text(c::PyTuple_GET_ITEM(keywords, 0), c"context");
+            let [callback, context] = if as_a_task_does {
+                [*arguments, *arguments.add(1)]
+            } else {
+                ffi::parameters("add_done_callback", ["fn", "context"], 1, arguments, number, keywords)?
+            };
+            if callback.is_null() {
+                return Err(ffi::type_error("add_done_callback() needs a callable"));
+            }
+            if !op.callback.get().is_null() {
+                return Err(ffi::runtime_error(&format!("{} is awaited by somebody else already", op.description())));
+            }
+            let context = if context.is_null() || context == c::Py_None() {
+                Owned::from_new(c::PyContext_CopyCurrent())?
+            } else {
+                Owned::from_borrowed(context)
+            };
+            OpObject::put(&op.context, Some(context));
+            OpObject::put(&op.callback, Some(Owned::from_borrowed(callback)));
+            if op.missed.replace(false) {
+                drop(OpObject::wake(op.itself().into_ptr().cast()));
+            }
+            Ok(ffi::none())
+        }
+    })
+}
+
+pub(super) unsafe extern "C" fn future_done(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `am_send`.
+    let op = unsafe { OpObject::of(slf) };
+    let parked = op.phase.load(Ordering::Relaxed) == PARKED;
+    ffi::edge_object(|| Ok(ffi::boolean(!parked || op.cancelled.get() || op.is_met())))
+}
+
+pub(super) unsafe extern "C" fn future_cancelled(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `am_send`.
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { OpObject::of(slf) }.cancelled.get())))
+}
+
+pub(super) unsafe extern "C" fn future_result(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `am_send`.
+        let op = unsafe { OpObject::of(slf) };
+        if op.cancelled.get() {
+            op.give_up();
+            return Err(op.raise_cancelled());
+        }
+        Ok(ffi::none())
+    })
+}
+
+pub(super) unsafe extern "C" fn cancel(
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `am_send`.
+        unsafe {
+            let [message] = ffi::parameters("cancel", ["msg"], 1, arguments, number, keywords)?;
+            let op = OpObject::of(slf);
+            if op.phase.load(Ordering::Relaxed) != PARKED || op.cancelled.get() || op.is_blocking_a_thread() {
+                return Ok(ffi::boolean(false));
+            }
+            let message = Owned::from_nullable(message).inspect(|message| {
+                c::Py_INCREF(message.as_ptr());
+            });
+            OpObject::put(&op.message, message);
+            if op.withdraw() {
+                op.cancelled.set(true);
+                drop(OpObject::wake(op.itself().into_ptr().cast()));
+            } else {
+                // It was decided: it completes, and we see to it that the cancel is not forgotten.
+                op.late.set(true);
+            }
+            Ok(ffi::boolean(true))
+        }
+    })
+}
+
+/// `_fire(case)`: a descriptor is ready.
+pub(super) unsafe extern "C" fn fire(slf: *mut PyObject, case: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        let case = ffi::long(case)?;
+        // SAFETY: see `am_send`.
+        unsafe {
+            let op = OpObject::of(slf);
+            // Called by the loop, which will look at its queue before it sleeps.
+            let home = match op.sleeper() {
+                Sleeper::Loop(home) => Some(home.clone()),
+                _ => None,
+            };
+            let _turn = home.as_ref().map(|home| HomeObject::of(home.as_ptr()).turn());
+            if op.phase.load(Ordering::Relaxed) == PARKED
+                && op.decide(case as u32)
+                && let Some(value) = OpObject::wake(op.itself().into_ptr().cast())
+            {
+                drop(value);
+            }
+        }
+        Ok(ffi::none())
+    })
+}

@@ -1,0 +1,203 @@
+//! The leaves of an operation as weft-core sees them, and what is outside of any channel: clocks and descriptors.
+
+use weft_core::barrier::SyncCase;
+use weft_core::chan::{Outcome, Wakes};
+use weft_core::select::{Case, Gate, Outside, RecvCase, SendCase};
+
+use super::{Extra, FEW, Kind, OpObject, Sleeper};
+use crate::ffi::{Owned, Py};
+use crate::home::HomeObject;
+use crate::io;
+use crate::timers::TickObject;
+
+/// A leaf as weft-core sees it.
+pub(super) enum Leaf<'a> {
+    Send(SendCase<'a, Owned>),
+    Recv(RecvCase<'a, Owned>),
+    Sync(SyncCase<'a>),
+    Outside(Outside),
+}
+
+impl Leaf<'_> {
+    pub(super) fn inner(&self) -> &dyn Case {
+        match self {
+            Self::Send(case) => case,
+            Self::Recv(case) => case,
+            Self::Sync(case) => case,
+            Self::Outside(case) => case,
+        }
+    }
+
+    pub(super) fn has_queue(&self) -> bool {
+        !matches!(self, Self::Outside(_))
+    }
+}
+
+// SAFETY: each method passes on to a case that keeps the contract.
+unsafe impl Case for Leaf<'_> {
+    fn lock(&self) -> Option<&Gate> {
+        self.inner().lock()
+    }
+    unsafe fn ready(&self) -> bool {
+        // SAFETY: passed on.
+        unsafe { self.inner().ready() }
+    }
+    unsafe fn commit(&self, wakes: &mut Wakes) -> bool {
+        // SAFETY: passed on.
+        unsafe { self.inner().commit(wakes) }
+    }
+    unsafe fn park(&self) {
+        // SAFETY: passed on.
+        unsafe { self.inner().park() }
+    }
+    unsafe fn unlink(&self) {
+        // SAFETY: passed on.
+        unsafe { self.inner().unlink() }
+    }
+}
+
+impl OpObject {
+    /// The leaves as weft-core sees them.
+    pub(super) fn with_cases<R>(leaves: &[*mut OpObject], f: impl FnOnce(&[&dyn Case]) -> R) -> R {
+        // SAFETY: held by the select, or the operation itself.
+        let case = |leaf: &*mut OpObject| unsafe { (**leaf).as_case() };
+        if leaves.len() <= FEW {
+            let cases: [Leaf<'_>; FEW] =
+                std::array::from_fn(|index| leaves.get(index).map_or(Leaf::Outside(Outside { ready: false }), case));
+            let views: [&dyn Case; FEW] = std::array::from_fn(|index| &cases[index] as &dyn Case);
+            f(&views[..leaves.len()])
+        } else {
+            let cases: Vec<Leaf<'_>> = leaves.iter().map(case).collect();
+            let views: Vec<&dyn Case> = cases.iter().map(|case| case as &dyn Case).collect();
+            f(&views)
+        }
+    }
+
+    /// See `Select::plain`.
+    pub(super) fn is_plain(&self) -> bool {
+        match (self.kind, self.extra()) {
+            (Kind::After, Extra::Time(delay)) => *delay > 0.0,
+            (Kind::Never, _) => true,
+            _ => self.is_on_channel(),
+        }
+    }
+
+    pub(super) fn as_case(&self) -> Leaf<'_> {
+        if self.dead_end.get() {
+            return Leaf::Outside(Outside { ready: true });
+        }
+        match self.kind {
+            Kind::Send | Kind::SendMany => Leaf::Send(SendCase { chan: self.chan(), node: &self.node }),
+            Kind::Recv | Kind::RecvNext | Kind::RecvMany | Kind::Closing => {
+                Leaf::Recv(RecvCase { chan: self.chan(), node: &self.node })
+            }
+            Kind::Sync => match self.extra() {
+                Extra::Sync(node) => Leaf::Sync(SyncCase { barrier: self.barrier(), node }),
+                _ => unreachable!("a sync has its node"),
+            },
+            // A tick that is not due yet may still be closed.
+            Kind::Tick if !self.ready.get() => Leaf::Recv(RecvCase {
+                // SAFETY: a tick's owner is its `Tick`.
+                chan: &unsafe { TickObject::of(self.owner) }.closing,
+                node: &self.node,
+            }),
+            _ => Leaf::Outside(Outside { ready: self.ready.get() }),
+        }
+    }
+
+    /// Of a parked and decided leaf: it was a peer that claimed its node in a queue.
+    pub(super) fn was_claimed_in_queue(&self) -> bool {
+        match self.kind {
+            // SAFETY: decided: the slot is ours.
+            Kind::Tick => unsafe { self.node.take().1 != Outcome::Pending },
+            _ => self.as_case().has_queue(),
+        }
+    }
+
+    /// Looks once at what is outside of any channel, and at what must not be used any more.
+    pub(super) fn prepare(&self) -> Py<()> {
+        if self.is_on_channel() {
+            let via = self.via();
+            via.check()?;
+            self.dead_end.set(via.end_is_closed());
+            return Ok(());
+        }
+        match (self.kind, self.extra()) {
+            (Kind::Always, _) => self.ready.set(true),
+            (Kind::After, Extra::Time(delay)) => {
+                self.due.set(self.state().monotonic()? + delay.max(0.0));
+                self.ready.set(*delay <= 0.0);
+            }
+            (Kind::At, Extra::Time(time)) => {
+                self.due.set(*time);
+                self.ready.set(*time <= self.state().monotonic()?);
+            }
+            (Kind::Tick, _) => {
+                // SAFETY: a tick's owner is its `Tick`.
+                let tick = unsafe { TickObject::of(self.owner) };
+                self.due.set(tick.next());
+                self.ready.set(tick.is_closed() || self.due.get() <= self.state().monotonic()?);
+            }
+            (Kind::Readable, Extra::Descriptor { fd, .. }) => self.ready.set(io::is_ready(*fd, false)?),
+            (Kind::Writable, Extra::Descriptor { fd, .. }) => self.ready.set(io::is_ready(*fd, true)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn arm_outside(&self, leaves: &[*mut OpObject]) -> Py<()> {
+        for (index, leaf) in leaves.iter().enumerate() {
+            // SAFETY: held by the select, or this operation itself.
+            let leaf = unsafe { &**leaf };
+            let Sleeper::Loop(home) = self.sleeper() else {
+                // A thread's own deadline and poll serve it.
+                return Ok(());
+            };
+            // SAFETY: a sleeper's home is one.
+            let home = unsafe { HomeObject::of(home.as_ptr()) };
+            match leaf.kind {
+                Kind::After | Kind::At | Kind::Tick => {
+                    let delay = leaf.due.get() - self.state().monotonic()?;
+                    if delay.is_finite() {
+                        leaf.timer.set(Some(home.add_timer(self, index as u32, delay)?));
+                    }
+                }
+                Kind::Readable | Kind::Writable => {
+                    let Extra::Descriptor { fd, .. } = *leaf.extra() else {
+                        continue;
+                    };
+                    let watched = home.watch(self, index as u32, fd, leaf.kind == Kind::Writable)?;
+                    leaf.set_extra(Extra::Descriptor { fd, watched });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn disarm_outside(&self) {
+        if self.is_on_channel() {
+            return;
+        }
+        let Sleeper::Loop(home) = self.sleeper() else {
+            return;
+        };
+        // SAFETY: a sleeper's home is one.
+        let home = unsafe { HomeObject::of(home.as_ptr()) };
+        self.with_leaves(|leaves| {
+            for leaf in leaves {
+                // SAFETY: held by the select, or this operation itself.
+                let leaf = unsafe { &**leaf };
+                if let Some(key) = leaf.timer.take() {
+                    home.remove_timer(key);
+                }
+                if let Extra::Descriptor { fd, watched } = *leaf.extra()
+                    && watched >= 0
+                {
+                    leaf.set_extra(Extra::Descriptor { fd, watched: -1 });
+                    home.unwatch(watched, leaf.kind == Kind::Writable);
+                }
+            }
+        });
+    }
+}

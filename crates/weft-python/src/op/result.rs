@@ -1,0 +1,216 @@
+//! What a decided operation comes to: its value or its error, mapped, and in a `Selected` where it was a case.
+
+use std::sync::atomic::Ordering;
+
+use weft_core::chan::Outcome;
+
+use super::{DONE, Extra, Kind, OpObject};
+use crate::errors;
+use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
+use crate::state::{Ref, State};
+use crate::timers::TickObject;
+use crate::wake;
+
+impl OpObject {
+    /// The result of a decided operation.
+    #[inline]
+    pub(super) fn result(&self) -> Py<Owned> {
+        self.phase.store(DONE, Ordering::Relaxed);
+        let value = match self.is_on_channel() {
+            true => self.channel_value(),
+            false => self.result_elsewhere(),
+        }?;
+        match self.map.get().is_null() {
+            true => Ok(value),
+            false => self.mapped(value),
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn result_elsewhere(&self) -> Py<Owned> {
+        match self.kind {
+            Kind::NextEvent => self.selecting().result(self),
+            Kind::Select => {
+                let leaf = self.leaf(self.winner.get());
+                leaf.value().and_then(|value| leaf.up(value)).inspect_err(|_| {
+                    // A select's error names its case.
+                    let state = self.state();
+                    let kinds =
+                        [Ref::Closed, Ref::Poisoned, Ref::NoReceivers, Ref::WouldBlock].map(|kind| state.get(kind));
+                    errors::add_case(&kinds, leaf.top_case());
+                })
+            }
+            _ => self.value(),
+        }
+    }
+
+    pub(super) fn mapped(&self, mut value: Owned) -> Py<Owned> {
+        let map = self.map.get();
+        // SAFETY: null, or a tuple of callables that we hold.
+        unsafe {
+            if !map.is_null() {
+                for index in 0..c::PyTuple_GET_SIZE(map) {
+                    value = ffi::call(c::PyTuple_GET_ITEM(map, index), &[value.as_ptr()])?;
+                }
+            }
+        }
+        Ok(value)
+    }
+
+    /// A leaf's value as its select gives it: mapped, and in a `Selected`, and so on outwards.
+    pub(super) fn up(&self, value: Owned) -> Py<Owned> {
+        let mut value = self.mapped(value)?;
+        let mut at = self;
+        loop {
+            let case = at.case.get();
+            value = selected(self.state(), case, value)?;
+            // SAFETY: a select lives longer than the performance of its leaves.
+            at = unsafe { &*at.parent.get() };
+            if at.parent.get().is_null() {
+                return Ok(value);
+            }
+            value = at.mapped(value)?;
+        }
+    }
+
+    pub(super) fn top_case(&self) -> *mut PyObject {
+        let mut at = self;
+        // SAFETY: as in `up`.
+        while let Some(parent) = unsafe { at.parent.get().as_ref() } {
+            if parent.parent.get().is_null() {
+                break;
+            }
+            at = parent;
+        }
+        at.case.get()
+    }
+
+    /// The same, of a channel operation.
+    #[inline]
+    pub(super) fn channel_value(&self) -> Py<Owned> {
+        if !self.dead_end.get() {
+            // SAFETY: decided: the slot is ours.
+            let (value, outcome) = unsafe { self.node.take() };
+            return match (self.kind, outcome, value) {
+                (Kind::Recv | Kind::RecvNext, Outcome::Done, Some(value)) => Ok(value),
+                (Kind::Send, Outcome::Done, None) => Ok(ffi::none()),
+                (_, outcome, value) => self.unusual(outcome, value),
+            };
+        }
+        // SAFETY: as above.
+        let value = match (self.kind, unsafe { self.node.take().0 }) {
+            (Kind::SendMany, Some(first)) => Some(self.unsent(first)?),
+            (_, value) => value,
+        };
+        Err(errors::end_closed(self.via(), value))
+    }
+
+    /// What a decided leaf gives.
+    pub(super) fn value(&self) -> Py<Owned> {
+        if self.is_on_channel() {
+            return self.channel_value();
+        }
+        match (self.kind, self.extra()) {
+            // SAFETY: decided: the slots are ours.
+            (Kind::Always, _) => Ok(unsafe { self.node.take().0 }.unwrap_or_else(ffi::none)),
+            (Kind::After | Kind::At, _) => ffi::float(self.due.get()),
+            // SAFETY: a tick's owner is its `Tick`.
+            (Kind::Tick, _) => unsafe { TickObject::of(self.owner) }.take(self),
+            // SAFETY: the owner is what the program gave, and held.
+            (Kind::Readable | Kind::Writable, _) => Ok(unsafe { Owned::from_borrowed(self.owner) }),
+            // SAFETY: decided: the slot is ours.
+            (Kind::Sync, Extra::Sync(node)) => ffi::integer(unsafe { node.take().0 }.unwrap_or(0)),
+            _ => Ok(ffi::none()),
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn unusual(&self, outcome: Outcome, value: Option<Owned>) -> Py<Owned> {
+        let channel = self.via().channel;
+        match (self.kind, outcome, value) {
+            (Kind::Send, Outcome::Done, displaced) => {
+                channel.undelivered(displaced);
+                Ok(ffi::none())
+            }
+            (Kind::RecvMany, Outcome::Done, Some(first)) => {
+                let Extra::RecvMany(max) = *self.extra() else {
+                    return Ok(ffi::none());
+                };
+                let mut values = vec![first];
+                let (_, wakes) = channel.chan.try_recv_many(max - 1, &mut values);
+                wake::all(wakes);
+                ffi::list(values)
+            }
+            (Kind::SendMany, Outcome::Done, displaced) => {
+                channel.undelivered(displaced);
+                // SAFETY: only the performing party touches `extra`.
+                let Extra::SendMany(rest) = (unsafe { &mut *self.extra.get() }) else {
+                    return Ok(ffi::none());
+                };
+                let mut displaced = Vec::new();
+                let (more, _, wakes) = channel.chan.try_send_many(rest, &mut displaced);
+                let returned = wake::all_and_returned(wakes);
+                for value in returned.into_iter().rev() {
+                    let lost = wake::give_back(&channel.chan, value);
+                    channel.undelivered(lost);
+                }
+                channel.undelivered(displaced);
+                ffi::integer(1 + more)
+            }
+            (Kind::Closing, Outcome::Ended(_), _) => Ok(ffi::boolean(true)),
+            (Kind::SendMany, Outcome::Full, Some(first)) => {
+                Err(errors::would_block(channel, Some(self.unsent(first)?)))
+            }
+            (_, Outcome::Full, Some(value)) => Err(errors::would_block(channel, Some(value))),
+            (Kind::Send, Outcome::Ended(end), Some(value)) => Err(errors::ended_send(channel, end, value)),
+            (Kind::SendMany, Outcome::Ended(end), Some(first)) => {
+                Err(errors::ended_send(channel, end, self.unsent(first)?))
+            }
+            (Kind::RecvNext, Outcome::Ended(end), _) if errors::ends_quietly(channel, end) => {
+                // SAFETY: an exception type.
+                unsafe { c::PyErr_SetNone(c::PyExc_StopAsyncIteration) };
+                Err(Raised)
+            }
+            (_, Outcome::Ended(end), _) => Err(errors::ended_recv(channel, end)),
+            (kind, outcome, value) => unreachable!("{kind:?} ended as {outcome:?}, with a value: {}", value.is_some()),
+        }
+    }
+
+    /// Of a `send_many` that failed: all its values, as a list.
+    pub(super) fn unsent(&self, first: Owned) -> Py<Owned> {
+        let mut values = vec![first];
+        // SAFETY: only the performing party touches `extra`.
+        if let Extra::SendMany(rest) = unsafe { &mut *self.extra.get() } {
+            values.extend(rest.drain(..));
+        }
+        ffi::list(values)
+    }
+
+    /// The answer of a select with a default when nothing was ready.
+    pub(super) fn defaulted(&self) -> Option<Py<Owned>> {
+        let Extra::Select(select) = self.extra() else {
+            return None;
+        };
+        let value = select.default.clone()?;
+        let state = self.state();
+        self.phase.store(DONE, Ordering::Relaxed);
+        Some(selected(state, state.get(Ref::Default), value).and_then(|value| self.mapped(value)))
+    }
+}
+
+/// `Selected(case, value)`: a tuple subclass of two, made without a call.
+pub fn selected(state: &State, case: *mut PyObject, value: Owned) -> Py<Owned> {
+    let kind = state.class(Ref::Selected);
+    // SAFETY: `Selected` is a subclass of tuple, and allocated as every class is; a new one is filled before anybody sees it.
+    unsafe {
+        let tuple = Owned::from_new(c::PyType_GenericAlloc(kind, 2))?;
+        // A tuple keeps its hash from 3.14 on; -1 says that it was not asked for yet.
+        #[cfg(Py_3_14)]
+        {
+            (*tuple.as_ptr().cast::<c::PyTupleObject>()).ob_hash = -1;
+        }
+        c::PyTuple_SET_ITEM(tuple.as_ptr(), 0, Owned::from_borrowed(case).into_ptr());
+        c::PyTuple_SET_ITEM(tuple.as_ptr(), 1, value.into_ptr());
+        Ok(tuple)
+    }
+}
