@@ -1,7 +1,7 @@
 //! A barrier as an event: `sync` completes for all parties at once, and may stand in a select.
 //!
 //! The last party to come must take all the others, each of which may be a select that is taken elsewhere at the same moment. It *holds*
-//! them one after another, in the order of their addresses so that two barriers never wait for each other; when it holds all, it
+//! them one after another, in one order (that of their addresses) so that two barriers never wait for each other; when it holds all, it
 //! claims all; when one is gone, it lets the others go and parks.
 //!
 //! Source: Hoare 1985, §2.3 (an event in which several processes take part); Welch, Barnes & Polack 2006 (choice over barriers).
@@ -88,7 +88,7 @@ struct Waiting {
     case: u32,
 }
 
-/// The parties whose offers are open, in the order of their waiters' addresses; the nodes of the others are taken out of the queue.
+/// The parties whose offers are open, in the order of their waiters; the nodes of the others are taken out of the queue.
 /// A select that stands here twice is one party, with its first case.
 ///
 /// # Safety
@@ -108,7 +108,8 @@ unsafe fn parties(queue: &mut Queue) -> Vec<Waiting> {
         // SAFETY: taken out above.
         unsafe { queue.push_back(party.link) };
     }
-    parties.sort_unstable_by_key(|party| (party.waiter, party.arrival));
+    // SAFETY: linked again, so alive and bound until we unlock.
+    parties.sort_unstable_by_key(|party| (unsafe { (*party.waiter).order() }, party.arrival));
     parties.dedup_by_key(|party| party.waiter);
     parties
 }
@@ -164,7 +165,7 @@ impl Barrier {
             if parties.len() + 1 < self.parties {
                 return false;
             }
-            // In the order of addresses. All are held: there are never more than needed, because the one that completes
+            // In the order of their waiters. All are held: there are never more than needed, because the one that completes
             // the number takes all.
             for (held, party) in parties.iter().enumerate() {
                 if !(*party.waiter).hold() {

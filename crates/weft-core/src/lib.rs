@@ -90,7 +90,8 @@ pub use choice::{Select, SelectPinned, select, select_pinned, select_pinned_loca
 pub use endpoint::{Channel, IntoIter, Iter, Receiver, Sender, channel, unbounded};
 pub use error::{Cause, RecvError, SendError, SyncError};
 pub use op::Event;
-pub use standing::{Key, NextServed, Served, Standing};
+pub use selecting::Key;
+pub use standing::{NextServed, Served, Standing};
 pub use timer::{Tick, after, at, tick};
 
 /// The operations by name, all of them kinds of [`Op`](op::Op).

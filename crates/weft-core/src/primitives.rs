@@ -4,6 +4,7 @@
 
 pub(crate) use self::cell::UnsafeCell;
 pub(crate) use self::lock::Lock;
+pub(crate) use self::order::Order;
 pub(crate) use self::parking::Parker;
 /// The standard one even under a model checker, whose own cannot hold a trait object.
 pub(crate) use std::sync::Arc as PlainArc;
@@ -135,6 +136,48 @@ mod parking {
     }
 }
 
+mod order {
+    //! The order in which one party takes several locks, or holds several offers: the same for all, so that no two wait for each other.
+
+    /// Kept by whatever is taken in that order. The order is that of the addresses, and costs nothing.
+    #[cfg(not(any(loom, shuttle)))]
+    pub(crate) struct Order;
+
+    #[cfg(not(any(loom, shuttle)))]
+    impl Order {
+        pub(crate) const fn new() -> Self {
+            Self
+        }
+
+        /// Where its keeper, which does not move meanwhile, stands in the order.
+        #[inline(always)]
+        pub(crate) fn of<T>(&self, keeper: *const T) -> usize {
+            keeper.addr()
+        }
+    }
+
+    /// A model is run many times and must do the same each time, whatever the addresses are: there the order is that of age.
+    #[cfg(any(loom, shuttle))]
+    pub(crate) struct Order(usize);
+
+    /// The standard one: a checker's own would be a point where threads take turns. It is never set back, as only the order
+    /// within one run matters; models that run side by side share it for the same reason.
+    #[cfg(any(loom, shuttle))]
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+    #[cfg(any(loom, shuttle))]
+    impl Order {
+        pub(crate) fn new() -> Self {
+            // Relaxed: nothing is handed over, the numbers only have to differ.
+            Self(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+        }
+
+        pub(crate) fn of<T>(&self, _: *const T) -> usize {
+            self.0
+        }
+    }
+}
+
 mod cell {
     //! `UnsafeCell` with loom's access-tracking interface; without loom it is the standard one.
 
@@ -166,7 +209,7 @@ mod cell {
 mod lock {
     use std::sync::PoisonError;
 
-    use super::{AtomicU32, Backoff, Condvar, Mutex, Ordering};
+    use super::{AtomicU32, Backoff, Condvar, Mutex, Order, Ordering};
 
     const FREE: u32 = 0;
     const HELD: u32 = 1;
@@ -183,11 +226,18 @@ mod lock {
         state: AtomicU32,
         sleepers: Mutex<()>,
         freed: Condvar,
+        order: Order,
     }
 
     impl Lock {
         pub(crate) fn new() -> Self {
-            Self { state: AtomicU32::new(FREE), sleepers: Mutex::new(()), freed: Condvar::new() }
+            Self { state: AtomicU32::new(FREE), sleepers: Mutex::new(()), freed: Condvar::new(), order: Order::new() }
+        }
+
+        /// Where it stands in the order in which several locks are taken.
+        #[inline(always)]
+        pub(crate) fn order(&self) -> usize {
+            self.order.of(self)
         }
 
         #[inline(always)]

@@ -1,8 +1,9 @@
 //! Select: of several cases exactly one commits, the others are as if never tried.
 //!
-//! All locks are taken, in address order, then the cases are looked at; if none is ready, all are parked before the locks are
-//! released. So a select that looks is in no queue and cannot be claimed, and one that is parked is in all of them:
-//! two selects that face each other pair, and a select never meets itself. What is parked is decided by its waiter's state word.
+//! All locks are taken, in one order (that of their addresses), then the cases are looked at; if none is ready, all are parked
+//! before the locks are released. So a select that looks is in no queue and cannot be claimed, and one that is parked is in all
+//! of them: two selects that face each other pair, and a select never meets itself. What is parked is decided by its waiter's
+//! state word.
 //!
 //! Source: Go, src/runtime/select.go (lock order, one pass). Reservoir choice: Vitter 1985, algorithm R with one place.
 
@@ -58,7 +59,7 @@ pub unsafe trait Case {
     unsafe fn unlink(&self);
 }
 
-/// A lock as a select sees it: by its address.
+/// A lock as a select sees it, whatever it guards.
 #[repr(transparent)]
 pub struct Gate(Lock);
 
@@ -270,7 +271,8 @@ pub(crate) unsafe fn attempt_all(cases: &[&dyn Case], policy: Policy, park: bool
         }
     }
     let locks = &mut locks[..count];
-    locks.sort_unstable();
+    // SAFETY: the cases keep their channels alive.
+    locks.sort_unstable_by_key(|lock| unsafe { (**lock).order() });
     // Each lock once, though the same channel may stand in several cases.
     let mut last = std::ptr::null();
     for lock in locks.iter() {

@@ -10,6 +10,9 @@
 //!   2. A node is in its channel's queue, in the list, or it is the one served last.
 //!
 //! Locks: a channel's, then the list's; never two channels'.
+//!
+//! A registration stands at a *place*, a small number that is given to another when it has left. Whoever kept a place while others
+//! could use the select may find somebody else there; a [`Key`] names one registration alone.
 
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -75,11 +78,35 @@ impl Ready {
     }
 }
 
+/// Names one registration, also after it has left: no other gets the same key (before 2^32 more were made).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Key {
+    place: u32,
+    serial: u32,
+}
+
+impl Key {
+    /// The place the registration stands at, or stood at.
+    pub fn place(self) -> u32 {
+        self.place
+    }
+
+    /// The key as a number, for [`from_bits`](Self::from_bits).
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.serial) << 32 | u64::from(self.place)
+    }
+
+    /// The key that gave this number.
+    pub fn from_bits(bits: u64) -> Self {
+        Self { place: bits as u32, serial: (bits >> 32) as u32 }
+    }
+}
+
 /// What a consumer gets.
 pub enum Next<T> {
-    /// A value, from the registration with this key.
+    /// A value, from the registration at this place.
     Value(u32, T),
-    /// The registration with this key has left, because its channel ended.
+    /// The registration at this place has left, because its channel ended.
     Left(u32, End, Arc<Chan<T>>),
     /// Nothing is ready; the waker will be called.
     Parked,
@@ -90,6 +117,7 @@ pub enum Next<T> {
 struct Registration<T> {
     node: Node<T>,
     chan: Arc<Chan<T>>,
+    serial: u32,
 }
 
 /// A box whose content is only ever shared: queues keep pointers to it, which moving a `Box` would invalidate (a `Box` claims
@@ -123,12 +151,17 @@ impl<T> Drop for Fixed<T> {
     }
 }
 
-/// A standing select of receives. Used by one consumer; registrations are named by small keys.
+/// A standing select of receives. Used by one consumer.
+///
+/// When it is dropped, a value that it was handed and never asked for goes back to its channel, and whoever gets it there is woken;
+/// a value that the channel takes no more (and counts as dropped) is dropped last. [`dissolve`](Self::dissolve) leaves that to the caller.
 pub struct Selecting<T> {
     // Queues point to the waiter and the nodes while the `Selecting` itself may move.
     waiter: Fixed<Waiter>,
     registrations: Vec<Option<Fixed<Registration<T>>>>,
     free: Vec<u32>,
+    /// The next registration's.
+    serial: u32,
     served: Option<u32>,
     parked: bool,
 }
@@ -146,6 +179,7 @@ impl<T> Selecting<T> {
             waiter: Fixed::new(Waiter::persistent()),
             registrations: Vec::new(),
             free: Vec::new(),
+            serial: 0,
             served: None,
             parked: false,
         }
@@ -156,17 +190,18 @@ impl<T> Selecting<T> {
         self.waiter.ready.as_deref().expect("a persistent waiter has a ready list")
     }
 
-    /// Registers a channel; its key may have belonged to one that left. A waiting consumer looks at it at once.
+    /// Registers a channel, at the place that is returned. A waiting consumer looks at it at once.
     pub fn add(&mut self, chan: Arc<Chan<T>>) -> (u32, Wakes) {
-        let key = self.free.pop().unwrap_or(self.registrations.len() as u32);
-        let registration = Fixed::new(Registration { node: Node::new(None), chan });
+        let place = self.free.pop().unwrap_or(self.registrations.len() as u32);
+        let registration = Fixed::new(Registration { node: Node::new(None), chan, serial: self.serial });
+        self.serial = self.serial.wrapping_add(1);
         // SAFETY: a new node is in no queue; the waiter is fixed and goes away after every node was unlinked (`Drop`).
-        unsafe { registration.node.bind(&raw const *self.waiter, key) };
+        unsafe { registration.node.bind(&raw const *self.waiter, place) };
         let link = Node::as_link(NonNull::from(&registration.node));
-        if key as usize == self.registrations.len() {
+        if place as usize == self.registrations.len() {
             self.registrations.push(Some(registration));
         } else {
-            self.registrations[key as usize] = Some(registration);
+            self.registrations[place as usize] = Some(registration);
         }
         let mut wakes = Wakes::new();
         self.ready().with(|list| {
@@ -176,18 +211,33 @@ impl<T> Selecting<T> {
                 wakes.push(claim.finish());
             }
         });
-        (key, wakes)
+        (place, wakes)
     }
 
-    /// Takes a registration out. A value that had just been handed to it comes back, to be given back to the channel.
-    pub fn discard(&mut self, key: u32) -> Option<(Option<T>, Arc<Chan<T>>)> {
-        let registration = self.registrations.get_mut(key as usize)?.take()?;
+    /// The key of the registration at a place.
+    pub fn key(&self, place: u32) -> Option<Key> {
+        let registration = self.registrations.get(place as usize)?.as_ref()?;
+        Some(Key { place, serial: registration.serial })
+    }
+
+    /// Takes the registration with this key out, unless it has left; else as [`discard`](Self::discard).
+    pub fn discard_key(&mut self, key: Key) -> Option<(Option<T>, Arc<Chan<T>>)> {
+        if self.key(key.place) != Some(key) {
+            return None;
+        }
+        self.discard(key.place)
+    }
+
+    /// Takes out whichever registration is at this place. A value that had just been handed to it comes back, to be given back to
+    /// the channel.
+    pub fn discard(&mut self, place: u32) -> Option<(Option<T>, Arc<Chan<T>>)> {
+        let registration = self.registrations.get_mut(place as usize)?.take()?;
         self.unlink(&registration);
-        self.free.push(key);
-        if self.served == Some(key) {
+        self.free.push(place);
+        if self.served == Some(place) {
             self.served = None;
         }
-        let met = self.parked && self.waiter.met() == Some(key);
+        let met = self.parked && self.waiter.met() == Some(place);
         let value = if met {
             // SAFETY: the waiter was met with this case, so the slot is ours; the node is in no queue.
             unsafe { registration.node.take().0 }
@@ -222,12 +272,12 @@ impl<T> Selecting<T> {
         self.len() == 0
     }
 
-    /// The channels registered, with their keys.
+    /// The channels registered, with their places.
     pub fn channels(&self) -> impl Iterator<Item = (u32, &Arc<Chan<T>>)> {
         self.registrations
             .iter()
             .enumerate()
-            .filter_map(|(key, slot)| slot.as_ref().map(|registration| (key as u32, &registration.chan)))
+            .filter_map(|(place, slot)| slot.as_ref().map(|registration| (place as u32, &registration.chan)))
     }
 
     /// The next event, or parks with the waker that `waker` makes. After a wake-up, call it again.
@@ -235,16 +285,16 @@ impl<T> Selecting<T> {
         if self.parked {
             match self.waiter.met() {
                 None => return Next::Parked,
-                Some(key) => {
+                Some(place) => {
                     self.parked = false;
-                    if let Some(next) = self.met(key) {
+                    if let Some(next) = self.met(place) {
                         return next;
                     }
                 }
             }
         }
-        if let Some(key) = self.served.take()
-            && let Some(registration) = &self.registrations[key as usize]
+        if let Some(place) = self.served.take()
+            && let Some(registration) = &self.registrations[place as usize]
         {
             let link = Node::as_link(NonNull::from(&registration.node));
             // SAFETY: the node served last is in no queue (2).
@@ -274,8 +324,8 @@ impl<T> Selecting<T> {
                 return Next::Parked;
             };
             // SAFETY: a node of ours; we alone bind it.
-            let key = unsafe { case_of(first) };
-            let Some(registration) = &self.registrations[key as usize] else {
+            let place = unsafe { case_of(first) };
+            let Some(registration) = &self.registrations[place as usize] else {
                 unreachable!("a discarded registration is in no list");
             };
             let chan = &registration.chan;
@@ -291,48 +341,53 @@ impl<T> Selecting<T> {
             };
             match received {
                 Received::Done(value) => {
-                    self.served = Some(key);
-                    return Next::Value(key, value);
+                    self.served = Some(place);
+                    return Next::Value(place, value);
                 }
                 Received::Wait => {}
-                Received::Ended(end) => return self.leave(key, end),
+                Received::Ended(end) => return self.leave(place, end),
             }
         }
     }
 
-    fn met(&mut self, key: u32) -> Option<Next<T>> {
-        if key == LOOK {
+    fn met(&mut self, place: u32) -> Option<Next<T>> {
+        if place == LOOK {
             return None;
         }
-        let registration = self.registrations[key as usize].as_ref()?;
+        let registration = self.registrations[place as usize].as_ref()?;
         // SAFETY: the waiter was met with this case: the slot is ours.
         match unsafe { registration.node.take() } {
             (Some(value), _) => {
                 // SAFETY: as above; the slot is made ready for the next time.
                 unsafe { registration.node.put(None) };
-                self.served = Some(key);
-                Some(Next::Value(key, value))
+                self.served = Some(place);
+                Some(Next::Value(place, value))
             }
-            (None, Outcome::Ended(end)) => Some(self.leave(key, end)),
+            (None, Outcome::Ended(end)) => Some(self.leave(place, end)),
             (None, _) => None,
         }
     }
 
-    fn leave(&mut self, key: u32, end: End) -> Next<T> {
-        match self.discard(key) {
-            Some((_, chan)) => Next::Left(key, end, chan),
+    fn leave(&mut self, place: u32, end: End) -> Next<T> {
+        match self.discard(place) {
+            Some((_, chan)) => Next::Left(place, end, chan),
             None => Next::Empty,
         }
     }
 
     /// The consumer no longer waits. `false`: an event has come, [`next`](Self::next) will tell it at once.
     pub fn withdraw(&mut self) -> bool {
-        if self.parked && self.waiter.withdraw() {
-            // SAFETY: withdrawn: the waiter is ours.
-            drop(unsafe { self.waiter.clear() });
-            self.parked = false;
-        }
+        drop(self.take_back());
         !self.parked
+    }
+
+    fn take_back(&mut self) -> Option<Waker> {
+        if !self.parked || !self.waiter.withdraw() {
+            return None;
+        }
+        self.parked = false;
+        // SAFETY: withdrawn: the waiter is ours.
+        unsafe { self.waiter.clear() }
     }
 
     /// A parked consumer is to be woken through `waker` from now on.
@@ -359,9 +414,9 @@ impl<T> Selecting<T> {
         if !self.parked {
             return None;
         }
-        let key = self.waiter.met()?;
+        let place = self.waiter.met()?;
         self.parked = false;
-        self.met(key)
+        self.met(place)
     }
 
     /// Whether a parked consumer has something to look at: [`next`](Self::next) will not say [`Next::Parked`] before it has looked.
@@ -373,16 +428,46 @@ impl<T> Selecting<T> {
     pub fn waiter(&self) -> *const Waiter {
         &raw const *self.waiter
     }
+
+    /// Ends it. A value that it was handed and never asked for comes back, to be given back to its channel.
+    #[must_use = "the value belongs to the channel"]
+    pub fn dissolve(mut self) -> Option<(T, Arc<Chan<T>>)> {
+        self.take_all_out().value
+    }
+
+    /// Takes all registrations out. Nothing foreign runs before the last is out: it may panic, and queues point to us until then.
+    fn take_all_out(&mut self) -> Remains<T> {
+        let waker = self.take_back();
+        let mut value = None;
+        let mut chans = Vec::with_capacity(self.len());
+        for place in 0..self.registrations.len() as u32 {
+            match self.discard(place) {
+                // At most one: a wait is met once.
+                Some((Some(handed), chan)) => value = Some((handed, chan)),
+                Some((None, chan)) => chans.push(chan),
+                None => {}
+            }
+        }
+        Remains { value, _chans: chans, _waker: waker }
+    }
+}
+
+/// What is left of a select when all registrations are out. To drop it may run foreign code.
+struct Remains<T> {
+    /// What it was handed and never asked for.
+    value: Option<(T, Arc<Chan<T>>)>,
+    /// One of these may be the last share of its channel.
+    _chans: Vec<Arc<Chan<T>>>,
+    _waker: Option<Waker>,
 }
 
 impl<T> Drop for Selecting<T> {
     fn drop(&mut self) {
-        self.withdraw();
-        for key in 0..self.registrations.len() as u32 {
-            if let Some((Some(value), chan)) = self.discard(key) {
-                let (_, wakes) = chan.give_back(value);
-                wakes.wake();
-            }
+        let mut remains = self.take_all_out();
+        if let Some((value, chan)) = remains.value.take() {
+            let (refused, wakes) = chan.give_back(value);
+            wakes.wake();
+            drop(refused);
         }
     }
 }

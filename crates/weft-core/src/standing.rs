@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::chan::{End, Wakes};
 use crate::endpoint::Receiver;
 use crate::park;
-use crate::selecting::{Next, Selecting};
+use crate::selecting::{Key, Next, Selecting};
 
 /// Receives from many channels, at a cost per value that does not depend on how many there are. Fair: a channel that was just served is
 /// served again only after those that had something meanwhile. Values are taken only when asked for.
@@ -29,13 +29,11 @@ use crate::selecting::{Next, Selecting};
 /// assert_eq!(served, [(first, 1), (second, 10), (first, 2), (second, 20)]);
 /// ```
 pub struct Standing<T> {
+    // First, so that a value it gives back when it goes finds its receiver still there.
     raw: Selecting<T>,
-    receivers: Vec<Option<Receiver<T>>>,
+    /// By place.
+    receivers: Vec<Option<(Key, Receiver<T>)>>,
 }
-
-/// Names a channel in a [`Standing`] select. The key of a channel that has left may be given to another.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Key(u32);
 
 /// What a [`Standing`] select gives.
 #[derive(Debug)]
@@ -61,26 +59,29 @@ impl<T> Standing<T> {
 
     /// One more channel.
     pub fn add(&mut self, receiver: Receiver<T>) -> Key {
-        let (key, wakes) = self.raw.add(receiver.chan().clone());
-        let place = key as usize;
-        if self.receivers.len() <= place {
-            self.receivers.resize_with(place + 1, || None);
+        let (place, wakes) = self.raw.add(receiver.chan().clone());
+        let Some(key) = self.raw.key(place) else {
+            unreachable!("it was just registered");
+        };
+        if self.receivers.len() <= place as usize {
+            self.receivers.resize_with(place as usize + 1, || None);
         }
-        self.receivers[place] = Some(receiver);
+        self.receivers[place as usize] = Some((key, receiver));
         wakes.wake();
-        Key(key)
+        key
     }
 
-    /// Takes a channel out.
+    /// Takes a channel out; `None` when it has left.
     pub fn discard(&mut self, key: Key) -> Option<Receiver<T>> {
-        let (value, chan) = self.raw.discard(key.0)?;
+        let (value, chan) = self.raw.discard_key(key)?;
+        let (_, receiver) = self.receivers[key.place() as usize].take()?;
         if let Some(value) = value {
             // Handed to us while we waited, and never asked for.
             let (refused, wakes) = chan.give_back(value);
             wakes.wake();
             drop(refused);
         }
-        self.receivers.get_mut(key.0 as usize)?.take()
+        Some(receiver)
     }
 
     /// How many channels there are.
@@ -164,10 +165,13 @@ impl<T> Standing<T> {
         let next = self.raw.next(waker, &mut wakes);
         wakes.wake();
         match next {
-            Next::Value(key, value) => Poll::Ready(Some(Served::Value(Key(key), value))),
-            Next::Left(key, end, _) => match self.receivers[key as usize].take() {
-                Some(receiver) => Poll::Ready(Some(Served::Left(Key(key), end, receiver))),
-                None => unreachable!("each key has its receiver"),
+            Next::Value(place, value) => match self.raw.key(place) {
+                Some(key) => Poll::Ready(Some(Served::Value(key, value))),
+                None => unreachable!("whoever was served is registered"),
+            },
+            Next::Left(place, end, _) => match self.receivers[place as usize].take() {
+                Some((key, receiver)) => Poll::Ready(Some(Served::Left(key, end, receiver))),
+                None => unreachable!("each place has its receiver"),
             },
             Next::Parked => Poll::Pending,
             Next::Empty => Poll::Ready(None),

@@ -25,7 +25,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::task::Waker;
 
-use crate::primitives::{AtomicU32, Backoff, Ordering, UnsafeCell};
+use crate::primitives::{AtomicU32, Backoff, Order, Ordering, UnsafeCell};
 use crate::selecting::Ready;
 
 const IDLE: u32 = 0;
@@ -42,6 +42,7 @@ pub struct Waiter {
     wake: UnsafeCell<Option<Waker>>,
     /// Where a persistent registration leaves word of what it missed; `None` for a wait that is made once.
     pub(crate) ready: Option<Box<Ready>>,
+    order: Order,
 }
 
 // SAFETY: invariants 1 and 2 give `wake` one user at a time; the state word hands it over with Release/Acquire.
@@ -58,7 +59,7 @@ impl Default for Waiter {
 impl Waiter {
     /// A waiter that waits for nothing yet.
     pub fn new() -> Self {
-        Self { state: AtomicU32::new(IDLE), wake: UnsafeCell::new(None), ready: None }
+        Self { state: AtomicU32::new(IDLE), wake: UnsafeCell::new(None), ready: None, order: Order::new() }
     }
 
     pub(crate) fn persistent() -> Self {
@@ -105,6 +106,12 @@ impl Waiter {
                 Err(_) => return None,
             }
         }
+    }
+
+    /// Where it stands in the order in which several are held.
+    #[inline]
+    pub(crate) fn order(&self) -> usize {
+        self.order.of(self)
     }
 
     /// Holds the offer for an instant without taking it. The answer to `true` is [`let_go`](Self::let_go) or

@@ -8,11 +8,15 @@ mod common;
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
 use common::*;
+use weft_core::chan::{Chan, Wakes};
+use weft_core::selecting::{Next, Selecting};
 use weft_core::*;
 
 fn value<T>(served: Option<Served<T>>) -> (Key, T) {
@@ -123,6 +127,120 @@ fn channels_come_and_go_while_it_runs() {
     assert!(got.iter().map(|(key, _)| keys[key]).eq([1, 2, 3]));
     assert!(got.into_iter().map(|(_, n)| n).eq([1, 2, 3]));
     assert_eq!(channels[0].1.recv().try_now(), Ok(0), "what was taken out keeps its value");
+}
+
+#[test]
+fn the_key_of_a_channel_that_left_names_no_other() {
+    let mut standing = Standing::new();
+    for ended in [false, true] {
+        let (a, b) = (channel::<u8>(1), channel(1));
+        let old = standing.add(a.1);
+        if ended {
+            drop(a.0);
+            assert!(matches!(standing.wait(), Some(Served::Left(key, ..)) if key == old));
+        } else {
+            assert!(standing.discard(old).is_some());
+        }
+        let new = standing.add(b.1);
+        assert_eq!(new.place(), old.place(), "it has the place of the other");
+        assert_ne!(new, old);
+        assert!(standing.discard(old).is_none());
+        b.0.send(7).try_now().unwrap();
+        assert_eq!(value(standing.wait()), (new, 7), "and is still there");
+        assert_eq!(Key::from_bits(new.to_bits()), new);
+        assert!(standing.discard(new).is_some());
+    }
+}
+
+/// A value that, when it is dropped, notes how many parties are in another channel's queues, waiting or not: 1 and so many.
+struct Looks(Arc<Chan<Looks>>, Arc<AtomicUsize>);
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        // A lock that is held would stop us here; `visit` passes over it.
+        let mut linked = 1 + self.0.len();
+        self.0.visit(|_| (), |_| (), |_| linked += 1);
+        self.1.store(linked, Ordering::SeqCst);
+    }
+}
+
+/// A drop or a waker may panic, and what is still in a queue by then would be found there by others.
+#[test]
+fn a_standing_select_that_goes_is_in_no_queue_when_anything_foreign_runs() {
+    // What is dropped: the value it was handed, or one in a channel of which it has the last share.
+    for handed in [false, true] {
+        let parked = Arc::new(Chan::new(Some(0), Overflow::Block));
+        let chan = Arc::new(Chan::new(Some(1), Overflow::Block));
+        let linked = Arc::new(AtomicUsize::new(0));
+        let mut selecting = Selecting::new();
+        for chan in [&chan, &parked] {
+            selecting.add(chan.clone()).1.wake();
+        }
+        let mut wakes = Wakes::new();
+        assert!(matches!(selecting.next(|| Waker::noop().clone(), &mut wakes), Next::Parked));
+        wakes.wake();
+        if !handed {
+            assert!(selecting.withdraw());
+        }
+        let (answer, wakes) = chan.try_send(Looks(parked.clone(), linked.clone()));
+        assert!(answer.is_ok());
+        wakes.wake();
+        if handed {
+            let (values, wakes) = chan.poison(None);
+            assert!(values.is_some_and(|values| values.is_empty()));
+            wakes.wake();
+        } else {
+            drop(chan);
+        }
+        assert_eq!(linked.load(Ordering::SeqCst), 0);
+        drop(selecting);
+        assert_eq!(linked.load(Ordering::SeqCst), 1, "dropped, and nobody was linked");
+    }
+}
+
+#[test]
+fn a_standing_select_that_goes_wakes_whoever_gets_what_it_was_handed() {
+    let census = Census::default();
+    let (tx, rx) = channel(0);
+    let mut standing = Standing::new();
+    standing.add(rx.clone());
+    {
+        let mut next = pin!(standing.next());
+        assert!(poll(next.as_mut()).is_pending());
+        tx.send(census.token(1)).try_now().unwrap();
+    }
+    let (count, waker) = Count::new();
+    let mut receive = pin!(rx.recv());
+    assert!(poll_with(receive.as_mut(), &waker).is_pending());
+    drop(standing);
+    assert_eq!(count.get(), 1);
+    assert!(matches!(poll(receive.as_mut()), Poll::Ready(Ok(token)) if token.number == 1));
+    assert_eq!(census.alive(), 0);
+}
+
+#[test]
+fn a_dissolved_select_leaves_what_it_was_handed_to_its_owner() {
+    let census = Census::default();
+    let chan = Arc::new(Chan::new(Some(0), Overflow::Block));
+    for handed in [false, true] {
+        let mut selecting = Selecting::new();
+        selecting.add(chan.clone()).1.wake();
+        let mut wakes = Wakes::new();
+        assert!(matches!(selecting.next(|| Waker::noop().clone(), &mut wakes), Next::Parked));
+        if handed {
+            let (answer, wakes) = chan.try_send(census.token(1));
+            assert!(answer.is_ok());
+            wakes.wake();
+        }
+        let left = selecting.dissolve();
+        assert_eq!(left.is_some(), handed);
+        if let Some((token, from)) = left {
+            assert!(token.number == 1 && Arc::ptr_eq(&from, &chan));
+        }
+        assert_eq!(chan.statistics().parked_receivers, 0);
+        wakes.wake();
+    }
+    assert_eq!(census.alive(), 0);
 }
 
 #[test]

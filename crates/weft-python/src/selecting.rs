@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::{Mutex, MutexGuard};
 
 use weft_core::chan::{End, Wakes};
-use weft_core::selecting::{Next, Selecting};
+use weft_core::selecting::{Key, Next, Selecting};
 
 use crate::channel::Via;
 use crate::errors;
@@ -24,9 +24,9 @@ pub struct SelectingObject {
 
 struct Inner {
     core: Selecting<Owned>,
-    /// By the core's key: the case, and the channel or receiver it was registered with.
-    cases: Vec<Option<(Owned, Owned)>>,
-    /// From case to key.
+    /// By the core's place: the case, the channel or receiver it was registered with, and the registration's key.
+    cases: Vec<Option<(Owned, Owned, Key)>>,
+    /// From case to key, as a number: somebody else may be at the place by the time a key that was read here is used.
     keys: Owned,
     /// The operation that waits, if one does.
     waiting: *mut OpObject,
@@ -79,11 +79,11 @@ impl SelectingObject {
                         Next::Empty => break Some(Event::Over),
                         Next::Value(key, value) => break Some(Event::Value(key, value)),
                         Next::Left(key, end, chan) => {
-                            let Some((case, source)) = inner.cases[key as usize].take() else {
+                            let Some((case, source, key)) = inner.cases[key as usize].take() else {
                                 continue;
                             };
                             let quiet = end != End::Poisoned && chan.end().1.is_none();
-                            gone.push((case.clone(), source.clone()));
+                            gone.push((case.clone(), source.clone(), key));
                             if !quiet {
                                 break Some(Event::Left(case, source, end));
                             }
@@ -95,8 +95,8 @@ impl SelectingObject {
                 (inner.event.is_some(), inner.keys.clone())
             };
             wake::all(wakes);
-            for (case, _source) in gone {
-                forget(&keys, &case);
+            for (case, _source, key) in gone {
+                forget(&keys, &case, key);
             }
             if !decided {
                 return false;
@@ -135,7 +135,7 @@ impl SelectingObject {
 
     /// An error when a registered channel was made before this process was forked. (All were: one that was made later cannot be added.)
     fn check_fork(&self) -> Py<()> {
-        let first = self.inner().cases.iter().flatten().next().map(|(_, source)| source.clone());
+        let first = self.inner().cases.iter().flatten().next().map(|(_, source, _)| source.clone());
         match first {
             // SAFETY: a channel or receiver, which `first` holds.
             Some(source) => unsafe { Via::of(source.as_ptr()) }.check(),
@@ -232,14 +232,14 @@ impl SelectingObject {
             None => match inner.core.take_met() {
                 Some(Next::Value(key, value)) => Some(Event::Value(key, value)),
                 Some(Next::Left(key, end, _)) => {
-                    inner.cases[key as usize].take().map(|(case, source)| Event::Left(case, source, end))
+                    inner.cases[key as usize].take().map(|(case, source, _)| Event::Left(case, source, end))
                 }
                 _ => None,
             },
         };
         match event {
             Some(Event::Value(key, value)) => {
-                let source = inner.cases[key as usize].as_ref().map(|(_, source)| source.clone());
+                let source = inner.cases[key as usize].as_ref().map(|(_, source, _)| source.clone());
                 let before = std::mem::replace(&mut inner.returned, source);
                 // Outside the lock.
                 drop(inner);
@@ -271,7 +271,7 @@ impl SelectingObject {
             inner.waiting = ptr::null_mut();
             let event = inner.event.take();
             let case = match &event {
-                Some(Event::Value(key, _)) => inner.cases[*key as usize].as_ref().map(|(case, _)| case.clone()),
+                Some(Event::Value(key, _)) => inner.cases[*key as usize].as_ref().map(|(case, ..)| case.clone()),
                 _ => None,
             };
             (event, case)
@@ -317,15 +317,18 @@ impl SelectingObject {
             }
             let (key, wakes) = {
                 let mut inner = self.inner();
-                let (key, wakes) = inner.core.add(std::sync::Arc::clone(&via.channel.chan));
-                if inner.cases.len() <= key as usize {
-                    inner.cases.resize_with(key as usize + 1, || None);
+                let (place, wakes) = inner.core.add(std::sync::Arc::clone(&via.channel.chan));
+                let Some(key) = inner.core.key(place) else {
+                    unreachable!("it was just registered");
+                };
+                if inner.cases.len() <= place as usize {
+                    inner.cases.resize_with(place as usize + 1, || None);
                 }
-                inner.cases[key as usize] = Some((Owned::from_borrowed(case), Owned::from_borrowed(source)));
+                inner.cases[place as usize] = Some((Owned::from_borrowed(case), Owned::from_borrowed(source), key));
                 (key, wakes)
             };
             // Known by its name before the consumer is woken, who may find that it leaves again.
-            let named = ffi::integer(key as usize)
+            let named = Owned::from_new(c::PyLong_FromUnsignedLongLong(key.to_bits()))
                 .and_then(|number| ffi::check(c::PyDict_SetItem(keys.as_ptr(), case, number.as_ptr())));
             wake::all(wakes);
             if let Err(raised) = named {
@@ -351,26 +354,29 @@ impl SelectingObject {
             if number.is_null() {
                 return if c::PyErr_Occurred().is_null() { Ok(()) } else { Err(Raised) };
             }
-            let key = ffi::long(number)?;
+            // One of ours: it cannot fail.
+            let key = Key::from_bits(c::PyLong_AsUnsignedLongLong(number));
             ffi::check(c::PyDict_DelItem(keys.as_ptr(), case))?;
-            key as u32
+            key
         };
         self.discard_key(key);
         Ok(())
     }
 
-    /// Takes a registration out; a value that it was handed goes back.
-    fn discard_key(&self, key: u32) {
+    /// Takes a registration out, unless it has left; a value that it was handed goes back.
+    fn discard_key(&self, key: Key) {
         let (discarded, entry, event, wakes) = {
             let mut inner = self.inner();
-            let discarded = inner.core.discard(key);
+            let Some(discarded) = inner.core.discard_key(key) else {
+                return;
+            };
             let wakes = match inner.core.is_empty() {
                 true => inner.core.nudge(),
                 false => Wakes::new(),
             };
-            let entry = inner.cases.get_mut(key as usize).and_then(Option::take);
+            let entry = inner.cases.get_mut(key.place() as usize).and_then(Option::take);
             let event = match &inner.event {
-                Some(Event::Value(of, _)) if *of == key => inner.event.take(),
+                Some(Event::Value(of, _)) if *of == key.place() => inner.event.take(),
                 _ => None,
             };
             (discarded, entry, event, wakes)
@@ -378,10 +384,9 @@ impl SelectingObject {
         wake::all(wakes);
         let value = match (discarded, event) {
             (_, Some(Event::Value(_, value))) => Some(value),
-            (Some((value, _)), _) => value,
-            _ => None,
+            ((value, _), _) => value,
         };
-        if let (Some(value), Some((_, source))) = (value, entry) {
+        if let (Some(value), Some((_, source, _))) = (value, entry) {
             // SAFETY: a channel or receiver.
             let channel = unsafe { Via::of(source.as_ptr()) }.channel;
             let lost = wake::give_back(&channel.chan, value);
@@ -391,9 +396,17 @@ impl SelectingObject {
 }
 
 /// A case has left. Its hash and its comparison may be the program's code, and fail.
-fn forget(keys: &Owned, case: &Owned) {
+fn forget(keys: &Owned, case: &Owned, key: Key) {
     // SAFETY: live objects.
     unsafe {
+        let number = c::PyDict_GetItemWithError(keys.as_ptr(), case.as_ptr());
+        if !number.is_null() && c::PyLong_AsUnsignedLongLong(number) != key.to_bits() {
+            // Discarded, and the name given to another, in this instant.
+            return;
+        }
+        if !c::PyErr_Occurred().is_null() {
+            return ffi::unraisable(case.as_ptr());
+        }
         if c::PyDict_DelItem(keys.as_ptr(), case.as_ptr()) < 0 {
             // Not there: `discard` has just taken it out.
             if c::PyErr_ExceptionMatches(c::PyExc_KeyError) != 0 {
@@ -495,7 +508,7 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         let mut objects = vec![c::Py_TYPE(slf).cast()];
         if let Ok(inner) = SelectingObject::of(slf).inner.try_lock() {
             objects.push(inner.keys.as_ptr());
-            for (case, source) in inner.cases.iter().flatten() {
+            for (case, source, _) in inner.cases.iter().flatten() {
                 objects.extend([case.as_ptr(), source.as_ptr()]);
             }
             match &inner.event {
@@ -520,8 +533,11 @@ unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
         // SAFETY: from the collector.
         let this = unsafe { SelectingObject::of(slf) };
         let count = this.inner().cases.len() as u32;
-        for key in 0..count {
-            this.discard_key(key);
+        for place in 0..count {
+            let key = this.inner().core.key(place);
+            if let Some(key) = key {
+                this.discard_key(key);
+            }
         }
         Ok(0)
     })
@@ -531,6 +547,10 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: the last reference is gone; each field is dropped once. The core leaves all queues first.
     unsafe {
         c::PyObject_GC_UnTrack(slf.cast());
+        let handed = std::mem::take(&mut SelectingObject::of(slf).inner().core).dissolve();
+        if let Some((value, chan)) = handed {
+            drop(wake::give_back(&chan, value));
+        }
         ptr::drop_in_place(&raw mut (*slf.cast::<SelectingObject>()).inner);
         ffi::free(slf);
     }
