@@ -1,7 +1,7 @@
 """The types of the extension module. This file is also the home of their docstrings: the build copies them into the
 module."""
 
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from types import GenericAlias, TracebackType
 from typing import Any, Generic, Literal, Never, Protocol, Self, TypeVar, final, overload, type_check_only
 
@@ -55,6 +55,17 @@ class Op(Generic[_T_co]):
         that is negative or not a number, RuntimeError for an operation that was performed before.
         """
 
+    # The steps of a performance, for `weft.lowlevel`, where they are explained.
+    def _begin(self) -> bool: ...
+    def _park(self, wake: Callable[[], object], /) -> bool: ...
+    def _resume(self) -> bool: ...
+    def _withdraw(self) -> bool: ...
+    def _take(self) -> _T_co: ...
+    def _undo(self) -> None: ...
+    def _skip(self) -> None: ...
+    def _timer(self) -> tuple[float, int] | None: ...
+    def _descriptors(self) -> list[tuple[int, bool, int]]: ...
+    def _fire(self, case: int, /) -> bool: ...
     def map(self, function: Callable[[_T_co], _U], /) -> Op[_U]:
         """Have `function` applied to the result, and return this same operation.
 
@@ -420,8 +431,11 @@ class Scope:
     deadline: float | None
     """On `time.monotonic()`, in seconds, or None. It can be set from any thread."""
 
+    def _enroll(self, call: Callable[[], object]) -> None: ...
+    def _leave(self, call: Callable[[], object]) -> None: ...
+    def _left(self) -> float | None: ...
     def enter(self) -> None:
-        """Make it this thread's current scope, until `exit`; the last entered is left first."""
+        """Make it this thread's (or this greenlet's) current scope, until `exit`; the last entered is left first."""
 
     def exit(self) -> None:
         """Leave it: the scope that was current before is so again."""
@@ -652,3 +666,9 @@ def writable(file: _FileT, /) -> Op[_FileT]:
 
     As with `readable`, nothing is written.
     """
+
+def _add_scheduler(
+    identify: Callable[[], object],
+    perform: Callable[[Op[Any]], Coroutine[Any, Any, Any]] | None,
+    wait: Callable[[Op[Any], float | None], Any] | None,
+) -> None: ...

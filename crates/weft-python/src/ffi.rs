@@ -694,6 +694,15 @@ pub unsafe fn call_in_context(context: *mut PyObject, callable: *mut PyObject, a
     }
 }
 
+/// What `await` steps of a coroutine.
+pub fn iterator_of(coroutine: &Owned) -> Py<Owned> {
+    // SAFETY: a live object; the name is a C string.
+    unsafe {
+        let method = Owned::from_new(c::PyObject_GetAttrString(coroutine.as_ptr(), c"__await__".as_ptr()))?;
+        call(method.as_ptr(), &[])
+    }
+}
+
 /// The object a weak reference points to; `None` when it is gone.
 ///
 /// # Safety

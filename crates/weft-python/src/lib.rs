@@ -24,6 +24,7 @@ mod errors;
 mod ffi;
 mod home;
 mod io;
+mod lowlevel;
 mod op;
 mod origin;
 mod scope;
@@ -147,6 +148,7 @@ pub unsafe extern "C" fn PyInit__weft() -> *mut PyObject {
             "",
             &[
                 (c"select", Fast(select::select)),
+                (c"_add_scheduler", Fast(lowlevel::add_scheduler)),
                 (c"selecting", Fast(selecting::selecting)),
                 (c"after", OneArgument(timers::after)),
                 (c"at", OneArgument(timers::at)),

@@ -8,6 +8,7 @@
 //! ```text
 //!   FRESH -> RUNNING -> DONE
 //!     |         \-> PARKED -> DONE
+//!     |         \-> DECIDED -> DONE        by a scheduler that performs it step by step
 //!     |-> POSTPONED -> RUNNING             its task hands the loop back before it is tried
 //!     \-> TAKEN                            became a leaf of a select
 //! ```
@@ -40,6 +41,7 @@ use crate::channel::{ChannelObject, Via};
 use crate::ends::EndObject;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
+use crate::lowlevel;
 use crate::origin::Origin;
 use crate::selecting::SelectingObject;
 use crate::state::State;
@@ -79,6 +81,10 @@ const RUNNING: u8 = 2;
 const PARKED: u8 = 3;
 const POSTPONED: u8 = 4;
 const DONE: u8 = 5;
+const DECIDED: u8 = 6;
+
+/// The winner of a select whose default was taken.
+const DEFAULT: u32 = u32::MAX;
 
 /// Who is to be woken.
 pub enum Sleeper {
@@ -86,6 +92,8 @@ pub enum Sleeper {
     /// The loop whose home this is (a strong reference).
     Loop(Owned),
     Thread(Arc<Parker>),
+    /// A party of a scheduler that the extension does not know: what to call.
+    Elsewhere(Owned),
 }
 
 /// What only some kinds have.
@@ -371,7 +379,7 @@ impl OpObject {
         let about = self.description();
         ffi::runtime_error(&match phase {
             TAKEN => format!("{about} belongs to a select: perform the select instead"),
-            PARKED | RUNNING | POSTPONED => {
+            PARKED | RUNNING | POSTPONED | DECIDED => {
                 format!("{about} is being performed by somebody else: an operation is performed once")
             }
             _ => format!(
@@ -725,6 +733,13 @@ impl OpObject {
                     parker.unpark();
                     c::Py_DECREF(op.cast());
                 }
+                Sleeper::Elsewhere(wake) => {
+                    let wake = wake.clone();
+                    let op = Owned::from_nullable(op.cast())?;
+                    if !woke_elsewhere(&wake) {
+                        return Self::of(op.as_ptr()).abandon();
+                    }
+                }
                 Sleeper::Loop(home) => {
                     let home = home.clone();
                     if let Err(op) = HomeObject::of(home.as_ptr()).push(op) {
@@ -781,6 +796,64 @@ impl OpObject {
             return self.result().map(Some);
         }
         self.defaulted().transpose()
+    }
+
+    /// Tries, and keeps what it comes to for `take_decided`. `false`: it has to wait.
+    pub fn decide_now(&self) -> Py<bool> {
+        self.begin()?;
+        let decided = self.try_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        if !decided && self.has_default() {
+            self.winner.set(DEFAULT);
+        } else if !decided {
+            return Ok(false);
+        }
+        self.phase.store(DECIDED, Ordering::Relaxed);
+        self.bare.set(false);
+        Ok(true)
+    }
+
+    /// Parks an operation that `decide_now` or `perform_now` could not decide. `true`: decided after all.
+    pub fn park_undecided(&self, sleeper: Sleeper) -> Py<bool> {
+        if self.phase.load(Ordering::Relaxed) != RUNNING {
+            return Err(ffi::runtime_error(&format!("{} cannot be parked: begin it first", self.description())));
+        }
+        self.bare.set(false);
+        self.set_sleeper(sleeper);
+        let decided = self.park().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        self.phase.store(if decided { DECIDED } else { PARKED }, Ordering::Relaxed);
+        Ok(decided)
+    }
+
+    /// The result of an operation that is decided, whichever way.
+    pub fn take_decided(&self) -> Py<Owned> {
+        match self.phase.load(Ordering::Relaxed) {
+            PARKED if self.is_met() => self.take_up(),
+            DECIDED if self.winner.get() == DEFAULT => self.defaulted().unwrap_or_else(|| Ok(ffi::none())),
+            DECIDED => {
+                self.leave_sleeper();
+                self.result()
+            }
+            phase => Err(match phase {
+                DONE => self.misused(DONE),
+                _ => ffi::runtime_error(&format!("{} is not decided yet", self.description())),
+            }),
+        }
+    }
+
+    /// It will not be performed.
+    pub fn skip(&self) {
+        if self.is_fresh() {
+            self.phase.store(DONE, Ordering::Relaxed);
+        }
+    }
+
+    pub fn is_parked(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == PARKED
+    }
+
+    /// Whether it was begun, and is neither parked nor decided.
+    pub fn is_running(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == RUNNING
     }
 
     /// Parks for the sleeper. `Some`: decided after all.
@@ -884,6 +957,20 @@ impl OpObject {
     }
 }
 
+/// Calls what wakes a party elsewhere. `false`: it said False, that it is gone, or failed.
+fn woke_elsewhere(wake: &Owned) -> bool {
+    let _aside = ffi::Aside::new();
+    // SAFETY: live objects.
+    match unsafe { ffi::call(wake.as_ptr(), &[]) } {
+        // SAFETY: False lives for ever.
+        Ok(answer) => answer.as_ptr() != unsafe { c::Py_False() },
+        Err(Raised) => {
+            ffi::unraisable(wake.as_ptr());
+            false
+        }
+    }
+}
+
 // The slots and methods.
 
 unsafe extern "C" fn wait(
@@ -971,6 +1058,15 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
             (c"result", NoArguments(future::future_result)),
             (c"cancel", Fast(future::cancel)),
             (c"_fire", OneArgument(future::fire)),
+            (c"_begin", NoArguments(lowlevel::begin)),
+            (c"_park", OneArgument(lowlevel::park)),
+            (c"_resume", NoArguments(lowlevel::resume)),
+            (c"_withdraw", NoArguments(lowlevel::withdraw)),
+            (c"_take", NoArguments(lowlevel::take)),
+            (c"_undo", NoArguments(lowlevel::undo)),
+            (c"_timer", NoArguments(lowlevel::timer)),
+            (c"_descriptors", NoArguments(lowlevel::descriptors)),
+            (c"_skip", NoArguments(lowlevel::skip)),
             (c"__class_getitem__", ClassOne(crate::channel::class_getitem)),
         ],
     );

@@ -22,7 +22,37 @@ struct Inner {
     /// On the monotonic clock, seconds.
     deadline: Option<f64>,
     /// Who is parked under this scope or one below it.
-    parked: Vec<Arc<Parker>>,
+    parked: Vec<Parked>,
+}
+
+/// Somebody who is to look again when a scope changes: a thread, or what to call for a party of another scheduler.
+#[derive(Clone)]
+enum Parked {
+    Thread(Arc<Parker>),
+    Elsewhere(Owned),
+}
+
+impl Parked {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Thread(one), Self::Thread(other)) => Arc::ptr_eq(one, other),
+            (Self::Elsewhere(one), Self::Elsewhere(other)) => one.as_ptr() == other.as_ptr(),
+            _ => false,
+        }
+    }
+
+    fn rouse(&self) {
+        match self {
+            Self::Thread(parker) => parker.unpark(),
+            Self::Elsewhere(call) => {
+                let _aside = ffi::Aside::new();
+                // SAFETY: a live callable.
+                if unsafe { ffi::call(call.as_ptr(), &[]) }.is_err() {
+                    ffi::unraisable(call.as_ptr());
+                }
+            }
+        }
+    }
 }
 
 /// `weft._weft.Scope`.
@@ -33,32 +63,33 @@ pub struct ScopeObject {
 }
 
 thread_local! {
-    /// The scopes this thread has entered, each with the module state (hence the interpreter) it belongs to.
-    static ENTERED: RefCell<Vec<(*const State, Arc<Scope>)>> = const { RefCell::new(Vec::new()) };
+    /// The scopes entered in this thread, each with the module state (hence the interpreter) it belongs to, and the party (zero, or a greenlet).
+    static ENTERED: RefCell<Vec<(*const State, usize, Arc<Scope>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The scope this thread runs under.
+/// The scope this thread, or this greenlet, runs under.
 #[inline]
-pub fn current(state: &State) -> Option<Arc<Scope>> {
-    ENTERED.with(|entered| {
-        entered.borrow().iter().rev().find(|(owner, _)| ptr::eq(*owner, state)).map(|(_, scope)| Arc::clone(scope))
-    })
+pub fn current(state: &State) -> Py<Option<Arc<Scope>>> {
+    if ENTERED.with(|entered| entered.borrow().is_empty()) {
+        return Ok(None);
+    }
+    let party = state.party()?;
+    Ok(ENTERED.with(|entered| {
+        let entered = entered.borrow();
+        let mine = entered.iter().rev().find(|(owner, whose, _)| ptr::eq(*owner, state) && *whose == party);
+        mine.map(|(_, _, scope)| Arc::clone(scope))
+    }))
 }
 
 /// While it lives, the parker is unparked when the scope or one above it is cancelled or gets another deadline.
 pub struct Enrolled<'a> {
     scope: &'a Scope,
-    parker: Arc<Parker>,
+    parked: Parked,
 }
 
 impl Drop for Enrolled<'_> {
     fn drop(&mut self) {
-        for scope in self.scope.chain() {
-            let mut inner = scope.inner();
-            if let Some(at) = inner.parked.iter().position(|parker| Arc::ptr_eq(parker, &self.parker)) {
-                inner.parked.swap_remove(at);
-            }
-        }
+        self.scope.leave(&self.parked);
     }
 }
 
@@ -93,24 +124,44 @@ impl Scope {
         Ok(false)
     }
 
+    fn deadline(&self) -> Option<f64> {
+        self.chain().filter_map(|scope| scope.inner().deadline).reduce(f64::min)
+    }
+
     /// The first deadline of this scope and those above it.
     pub fn instant(&self, state: &State) -> Py<Option<Instant>> {
-        let first = self.chain().filter_map(|scope| scope.inner().deadline).reduce(f64::min);
-        match first {
+        match self.deadline() {
             None => Ok(None),
             Some(deadline) => Ok(thread::after((deadline - state.monotonic()?).max(0.0))),
         }
     }
 
     pub fn enroll(&self, parker: &Arc<Parker>) -> Enrolled<'_> {
+        let parked = Parked::Thread(Arc::clone(parker));
+        self.join(&parked);
+        Enrolled { scope: self, parked }
+    }
+
+    fn join(&self, parked: &Parked) {
         for scope in self.chain() {
-            scope.inner().parked.push(Arc::clone(parker));
+            scope.inner().parked.push(parked.clone());
         }
         // A cancel that came before we were in the list is seen by whoever sleeps: leave a token.
         if self.chain().any(|scope| scope.cancelled.load(Ordering::Acquire)) {
-            parker.unpark();
+            parked.rouse();
         }
-        Enrolled { scope: self, parker: Arc::clone(parker) }
+    }
+
+    fn leave(&self, parked: &Parked) {
+        for scope in self.chain() {
+            let gone = {
+                let mut inner = scope.inner();
+                let at = inner.parked.iter().position(|other| other.is(parked));
+                at.map(|at| inner.parked.swap_remove(at))
+            };
+            // Dropped after the lock.
+            drop(gone);
+        }
     }
 
     fn cancel(&self) {
@@ -121,8 +172,8 @@ impl Scope {
     /// Has everybody parked below look again.
     fn rouse(&self) {
         let parked = self.inner().parked.clone();
-        for parker in parked {
-            parker.unpark();
+        for parked in parked {
+            parked.rouse();
         }
     }
 }
@@ -185,7 +236,8 @@ unsafe extern "C" fn enter(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObjec
     ffi::edge_object(|| {
         // SAFETY: see `cancel`.
         let (scope, state) = unsafe { (Arc::clone(&of(slf).scope), State::of(slf)) };
-        ENTERED.with(|entered| entered.borrow_mut().push((ptr::from_ref(state), scope)));
+        let party = state.party()?;
+        ENTERED.with(|entered| entered.borrow_mut().push((ptr::from_ref(state), party, scope)));
         Ok(ffi::none())
     })
 }
@@ -193,11 +245,12 @@ unsafe extern "C" fn enter(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObjec
 unsafe extern "C" fn exit(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `cancel`.
-        let scope = unsafe { &of(slf).scope };
+        let (scope, state) = unsafe { (&of(slf).scope, State::of(slf)) };
+        let party = state.party()?;
         let left = ENTERED.with(|entered| {
             let mut entered = entered.borrow_mut();
-            let found = entered.last().is_some_and(|(_, last)| Arc::ptr_eq(last, scope));
-            if found { entered.pop() } else { None }
+            let last = entered.iter().rposition(|(owner, whose, _)| ptr::eq(*owner, state) && *whose == party)?;
+            if Arc::ptr_eq(&entered[last].2, scope) { Some(entered.remove(last)) } else { None }
         });
         match left {
             Some(_) => Ok(ffi::none()),
@@ -210,7 +263,7 @@ unsafe extern "C" fn get_current(kind: *mut PyObject, _: *mut PyObject) -> *mut 
     ffi::edge_object(|| {
         // SAFETY: a class method of our type.
         let state = unsafe { State::of_type(kind.cast()) };
-        match current(state) {
+        match current(state)? {
             Some(scope) => object(state, scope),
             None => Ok(ffi::none()),
         }
@@ -244,6 +297,36 @@ unsafe extern "C" fn set_deadline(slf: *mut PyObject, value: *mut PyObject, _: *
     })
 }
 
+/// `_enroll(call)`: have it called when the scope or one above it is cancelled or gets another deadline.
+unsafe extern "C" fn enroll(slf: *mut PyObject, call: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `cancel`.
+        unsafe { of(slf).scope.join(&Parked::Elsewhere(Owned::from_borrowed(call))) };
+        Ok(ffi::none())
+    })
+}
+
+/// `_leave(call)`: no more.
+unsafe extern "C" fn leave(slf: *mut PyObject, call: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `cancel`.
+        unsafe { of(slf).scope.leave(&Parked::Elsewhere(Owned::from_borrowed(call))) };
+        Ok(ffi::none())
+    })
+}
+
+/// `_left()`: seconds until the first deadline of the scope and those above it, or None.
+unsafe extern "C" fn left(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `cancel`.
+        let (scope, state) = unsafe { (&of(slf).scope, State::of(slf)) };
+        match scope.deadline() {
+            None => Ok(ffi::none()),
+            Some(deadline) => ffi::float((deadline - state.monotonic()?).max(0.0)),
+        }
+    })
+}
+
 unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: the last reference is gone.
     unsafe {
@@ -254,7 +337,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
 
 /// Makes the type.
 pub fn make_type(module: *mut PyObject) -> Py<Owned> {
-    use ffi::Method::{ClassNone, NoArguments};
+    use ffi::Method::{ClassNone, NoArguments, OneArgument};
     let methods = ffi::methods(
         "Scope",
         &[
@@ -262,6 +345,9 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
             (c"enter", NoArguments(enter)),
             (c"exit", NoArguments(exit)),
             (c"current", ClassNone(get_current)),
+            (c"_enroll", OneArgument(enroll)),
+            (c"_leave", OneArgument(leave)),
+            (c"_left", NoArguments(left)),
         ],
     );
     let properties = ffi::properties(

@@ -179,7 +179,7 @@ impl SelectingObject {
             // SAFETY: a sleeper's home is one.
             Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()) }.sit(op, claimed),
             // Counted in `park`.
-            Sleeper::Thread(_) if !claimed => op.drop_reference(),
+            Sleeper::Thread(_) | Sleeper::Elsewhere(_) if !claimed => op.drop_reference(),
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::ffi::{self, Owned, Py, PyObject, c};
@@ -30,6 +30,8 @@ refs! {
     Empty,
     // Found when first needed.
     GetRunningLoop, CurrentTask, CancelledError, Monotonic, Task, Settled,
+    // Schedulers that were added: tuples of (identify, perform). And `sys.modules`.
+    Awaiting, Blocking, Modules,
 }
 
 /// One per interpreter and import.
@@ -38,6 +40,8 @@ pub struct State {
     /// Operations that completed without suspending, counted to hand the loop back in time.
     immediate: AtomicU32,
     slice: AtomicU64,
+    /// How many modules there were when we looked for schedulers last.
+    pub modules_seen: AtomicIsize,
     epoch: Instant,
     /// Memory of operations that have ended, for the next ones.
     #[cfg(not(Py_GIL_DISABLED))]
@@ -69,6 +73,7 @@ impl State {
             refs: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             immediate: AtomicU32::new(0),
             slice: AtomicU64::new(0),
+            modules_seen: AtomicIsize::new(0),
             epoch: Instant::now(),
             #[cfg(not(Py_GIL_DISABLED))]
             spare: std::cell::UnsafeCell::new(Vec::with_capacity(SPARE)),
@@ -342,6 +347,8 @@ impl State {
             self.set(name, unsafe { Owned::from_new(c::PyUnicode_InternFromString(text.as_ptr()))? });
         }
         self.set(Ref::Empty, ffi::tuple(Vec::new())?);
+        // SAFETY: a dictionary that the interpreter keeps.
+        self.set(Ref::Modules, unsafe { Owned::from_borrowed(c::PyImport_GetModuleDict()) });
         let errors = [
             (Ref::Closed, c"Closed"),
             (Ref::Poisoned, c"Poisoned"),

@@ -141,7 +141,7 @@ pub fn after(seconds: f64) -> Option<Instant> {
 /// Performs an operation by blocking this thread for at most `timeout` seconds.
 pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
     let state = op.state();
-    let scope = scope::current(state);
+    let scope = scope::current(state)?;
     if let Some(scope) = &scope
         && op.is_fresh()
         && scope.is_cancelled(state)?
@@ -156,7 +156,7 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
         op.give_up();
         return Err(timed_out(op, 0.0));
     }
-    if state.running_loop()?.is_some() {
+    if state.running_loop()?.is_some() || state.awaits_elsewhere()? {
         op.give_up();
         let message = format!(
             "{} would block the event loop that runs in this thread: use `await` instead of .wait()",
@@ -164,6 +164,16 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
         );
         // SAFETY: an exception type.
         return Err(unsafe { ffi::raise(state.get(Ref::BlockingInLoopError), &message) });
+    }
+    match state.wait_elsewhere(op, timeout) {
+        Ok(None) => {}
+        Ok(Some(result)) => return Ok(result),
+        Err(raised) => {
+            if op.is_running() {
+                op.give_up();
+            }
+            return Err(raised);
+        }
     }
     let deadline = timeout.and_then(after);
     let parker = Parker::mine()?;
@@ -279,19 +289,26 @@ pub fn wait_in_iteration(op: &OpObject) -> Py<Owned> {
     })
 }
 
-/// When the first timer among the leaves is due.
-fn next_due(op: &OpObject, leaves: &[*mut OpObject]) -> Py<Option<Instant>> {
-    let mut first: Option<f64> = None;
-    for leaf in leaves {
+/// When the first timer among the leaves is due, and its case.
+pub fn first_timer(leaves: &[*mut OpObject]) -> Option<(f64, u32)> {
+    let mut first: Option<(f64, u32)> = None;
+    for (case, leaf) in leaves.iter().enumerate() {
         // SAFETY: the operation holds its leaves.
         let leaf = unsafe { &**leaf };
-        if matches!(leaf.kind(), Kind::After | Kind::At | Kind::Tick) {
-            first = Some(first.map_or(leaf.due(), |due| due.min(leaf.due())));
+        if matches!(leaf.kind(), Kind::After | Kind::At | Kind::Tick)
+            && first.is_none_or(|(due, _)| leaf.due() < due)
+        {
+            first = Some((leaf.due(), case as u32));
         }
     }
-    match first {
+    first
+}
+
+/// When the first timer among the leaves is due.
+fn next_due(op: &OpObject, leaves: &[*mut OpObject]) -> Py<Option<Instant>> {
+    match first_timer(leaves) {
         None => Ok(None),
-        Some(due) => Ok(after((due - op.state().monotonic()?).max(0.0))),
+        Some((due, _)) => Ok(after((due - op.state().monotonic()?).max(0.0))),
     }
 }
 

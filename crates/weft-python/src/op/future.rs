@@ -4,11 +4,12 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering;
 
-use super::{DONE, FRESH, OpObject, PARKED, POSTPONED, Sleeper, Step};
+use super::{DECIDED, DEFAULT, DONE, FRESH, Kind, OpObject, PARKED, POSTPONED, Sleeper, Step};
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
 use crate::state::State;
 use crate::stop;
+use crate::wake;
 
 impl OpObject {
     /// One step in a coroutine: what `await` does.
@@ -126,9 +127,9 @@ impl OpObject {
         self.missed.set(true);
     }
 
-    /// Whether a thread sleeps on it, which alone may end it.
-    pub(super) fn is_blocking_a_thread(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == PARKED && matches!(self.sleeper(), Sleeper::Thread(_))
+    /// Whether a thread, or a party of another scheduler, sleeps on it, which alone may end it.
+    pub(super) fn is_somebody_elses(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == PARKED && matches!(self.sleeper(), Sleeper::Thread(_) | Sleeper::Elsewhere(_))
     }
 
     /// The coroutine that awaited this ends here (`GeneratorExit`, or another scheduler's exception): leave no trace.
@@ -141,7 +142,28 @@ impl OpObject {
                     self.abandon_and_give_back();
                 }
             }
+            DECIDED => {
+                if self.kind == Kind::NextEvent {
+                    if let Some(value) = self.selecting().abandon() {
+                        self.selecting().give_back(value);
+                    }
+                } else if self.winner.get() != DEFAULT {
+                    self.leaf(self.winner.get()).return_value();
+                }
+                self.give_up();
+            }
             _ => self.phase.store(DONE, Ordering::Relaxed),
+        }
+    }
+
+    /// Of a decided leaf: puts what it received back into its channel.
+    fn return_value(&self) {
+        if matches!(self.kind, Kind::Recv | Kind::RecvNext | Kind::RecvMany) && !self.dead_end.get() {
+            // SAFETY: decided: the slot is ours.
+            if let (Some(value), _) = unsafe { self.node.take() } {
+                let lost = wake::give_back(self.chan(), value);
+                self.via().channel.undelivered(lost);
+            }
         }
     }
 }
@@ -192,7 +214,13 @@ pub unsafe extern "C" fn iternext(slf: *mut PyObject) -> *mut PyObject {
 /// `a, b = channel.recv()` must not receive.)
 pub(super) unsafe extern "C" fn explicit_await(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
-    ffi::edge_object(|| unsafe { crate::awaiting::make(OpObject::of(slf).state(), slf) })
+    ffi::edge_object(|| unsafe {
+        let state = OpObject::of(slf).state();
+        match state.perform_elsewhere(slf)? {
+            None => crate::awaiting::make(state, slf),
+            Some(coroutine) => ffi::iterator_of(&coroutine),
+        }
+    })
 }
 
 pub unsafe extern "C" fn throw(
@@ -208,7 +236,7 @@ pub unsafe extern "C" fn throw(
                 return Err(ffi::type_error("throw() needs an exception"));
             }
             let op = OpObject::of(slf);
-            if op.is_blocking_a_thread() {
+            if op.is_somebody_elses() {
                 return Err(op.misused(PARKED));
             }
             let first = *arguments;
@@ -249,7 +277,7 @@ pub unsafe extern "C" fn close(slf: *mut PyObject, _: *mut PyObject) -> *mut PyO
     ffi::edge_object(|| {
         // SAFETY: see `am_send`.
         let op = unsafe { OpObject::of(slf) };
-        if op.is_blocking_a_thread() {
+        if op.is_somebody_elses() {
             return Err(op.misused(PARKED));
         }
         op.end();
@@ -261,10 +289,13 @@ pub unsafe extern "C" fn close(slf: *mut PyObject, _: *mut PyObject) -> *mut PyO
 pub(super) unsafe extern "C" fn am_await(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
-    if op.check_fresh().is_err() {
-        return ptr::null_mut();
-    }
-    op.itself().into_ptr()
+    ffi::edge_object(|| {
+        op.check_fresh()?;
+        match op.state().perform_elsewhere(slf)? {
+            None => Ok(op.itself()),
+            Some(coroutine) => ffi::iterator_of(&coroutine),
+        }
+    })
 }
 
 // asyncio's future protocol, which a task drives (asyncio.isfuture, Task.__step).
@@ -272,7 +303,7 @@ pub(super) unsafe extern "C" fn am_await(slf: *mut PyObject) -> *mut PyObject {
 pub(super) unsafe extern "C" fn get_blocking(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
-    if op.phase.load(Ordering::Relaxed) != PARKED || op.is_blocking_a_thread() {
+    if op.phase.load(Ordering::Relaxed) != PARKED || op.is_somebody_elses() {
         // Not a future, as asyncio.isfuture() sees it: ensure_future() and gather() wrap it in a task.
         return ffi::none().into_ptr();
     }
@@ -379,7 +410,7 @@ pub(super) unsafe extern "C" fn cancel(
         unsafe {
             let [message] = ffi::parameters("cancel", ["msg"], 1, arguments, number, keywords)?;
             let op = OpObject::of(slf);
-            if op.phase.load(Ordering::Relaxed) != PARKED || op.cancelled.get() || op.is_blocking_a_thread() {
+            if op.phase.load(Ordering::Relaxed) != PARKED || op.cancelled.get() || op.is_somebody_elses() {
                 return Ok(ffi::boolean(false));
             }
             let message = Owned::from_nullable(message).inspect(|message| {
@@ -411,13 +442,11 @@ pub(super) unsafe extern "C" fn fire(slf: *mut PyObject, case: *mut PyObject) ->
                 _ => None,
             };
             let _turn = home.as_ref().map(|home| HomeObject::of(home.as_ptr()).turn());
-            if op.phase.load(Ordering::Relaxed) == PARKED
-                && op.decide(case as u32)
-                && let Some(value) = OpObject::wake(op.itself().into_ptr().cast())
-            {
-                drop(value);
+            let decided = op.is_parked() && op.decide(case as u32);
+            if decided {
+                drop(OpObject::wake(op.itself().into_ptr().cast()));
             }
+            Ok(ffi::boolean(decided))
         }
-        Ok(ffi::none())
     })
 }

@@ -10,7 +10,7 @@ use weft_core::select::Policy;
 use weft_core::waiter::Waiter;
 use weft_core::waitq::Node;
 
-use super::{DONE, Extra, FEW, FRESH, Kind, OpObject, PARKED, Select, Sleeper, TAKEN};
+use super::{DECIDED, DONE, Extra, FEW, FRESH, Kind, OpObject, PARKED, Select, Sleeper, TAKEN};
 use crate::channel::{ChannelObject, Via};
 use crate::ends::EndObject;
 use crate::ffi::{self, Owned, Py, PyObject, c};
@@ -150,8 +150,8 @@ pub(super) unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc
             op.case.get(),
         ];
         op.node.peek(|value| objects.extend(value.map(Owned::as_ptr)));
-        if let Sleeper::Loop(home) = op.sleeper() {
-            objects.push(home.as_ptr());
+        if let Sleeper::Loop(sleeper) | Sleeper::Elsewhere(sleeper) = op.sleeper() {
+            objects.push(sleeper.as_ptr());
         }
         match op.extra() {
             Extra::Select(select) => {
@@ -181,7 +181,7 @@ pub(super) unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
         while let Some(parent) = root.parent.get().as_ref() {
             root = parent;
         }
-        if root.phase.load(Ordering::Relaxed) == PARKED {
+        if matches!(root.phase.load(Ordering::Relaxed), PARKED | DECIDED) {
             let _keep = root.itself();
             root.end();
         }
@@ -257,7 +257,7 @@ pub(super) unsafe fn dismantle(op: &OpObject) {
         let slf = op.as_ptr();
         match op.phase.load(Ordering::Relaxed) {
             FRESH => op.warn_unperformed(),
-            PARKED => {
+            PARKED | DECIDED => {
                 // Parked, but in no queue: a timer whose loop is gone, or nothing but `never`.
                 let _aside = ffi::Aside::new();
                 op.end();

@@ -1,0 +1,267 @@
+//! Waiting in a scheduler that the extension does not know: the steps of a performance, one by one, and the list of such schedulers.
+//!
+//! The contract, and what each step means, is written down in `weft.lowlevel`.
+
+use std::ffi::c_int;
+use std::sync::atomic::Ordering;
+
+use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
+use crate::op::{OpObject, Sleeper};
+use crate::state::{Ref, State};
+use crate::thread;
+
+/// What a scheduler is asked with.
+#[derive(Clone, Copy)]
+#[repr(isize)]
+enum Part {
+    Identify = 0,
+    Perform = 1,
+}
+
+impl State {
+    /// Looks whether a scheduler was imported since the last time, by the number of modules there are.
+    #[inline]
+    fn look_for_schedulers(&self) -> Py<()> {
+        let modules = self.get(Ref::Modules);
+        if modules.is_null() {
+            return Ok(());
+        }
+        // SAFETY: a dictionary.
+        let count = unsafe { c::PyDict_Size(modules) };
+        if count == self.modules_seen.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.adopt_schedulers(count)
+    }
+
+    #[cold]
+    fn adopt_schedulers(&self, count: isize) -> Py<()> {
+        // Set first: what is called imports modules, and may perform operations.
+        self.modules_seen.store(count, Ordering::Relaxed);
+        let adopt = ffi::import(c"weft._schedulers", Some(c"adopt"))?;
+        // SAFETY: a function without arguments.
+        unsafe { ffi::call(adopt.as_ptr(), &[]) }?;
+        Ok(())
+    }
+
+    /// Whether schedulers of this kind (`Ref::Awaiting` or `Ref::Blocking`) were added.
+    #[inline]
+    pub fn has_schedulers(&self, kind: Ref) -> Py<bool> {
+        self.look_for_schedulers()?;
+        let list = self.get(kind);
+        // SAFETY: null or a tuple.
+        Ok(!list.is_null() && unsafe { c::PyTuple_GET_SIZE(list) } != 0)
+    }
+
+    /// The scheduler of this kind that runs here, and which of its parties does.
+    #[cold]
+    fn scheduler(&self, kind: Ref) -> Py<Option<(Owned, Owned)>> {
+        // SAFETY: a tuple of tuples, which stays the list's while we hold it.
+        unsafe {
+            let list = Owned::from_borrowed(self.get(kind));
+            for index in 0..c::PyTuple_GET_SIZE(list.as_ptr()) {
+                let scheduler = Owned::from_borrowed(c::PyTuple_GET_ITEM(list.as_ptr(), index));
+                let party = ffi::call(c::PyTuple_GET_ITEM(scheduler.as_ptr(), Part::Identify as isize), &[])?;
+                if party.as_ptr() != c::Py_None() {
+                    return Ok(Some((scheduler, party)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Of the scheduler whose parties await and that runs here: a coroutine that performs `op`.
+    #[inline]
+    pub fn perform_elsewhere(&self, op: *mut PyObject) -> Py<Option<Owned>> {
+        if !self.has_schedulers(Ref::Awaiting)? {
+            return Ok(None);
+        }
+        self.perform_with(Ref::Awaiting, &[op])
+    }
+
+    /// Whether such a scheduler runs here: blocking would stop it.
+    #[inline]
+    pub fn awaits_elsewhere(&self) -> Py<bool> {
+        Ok(self.has_schedulers(Ref::Awaiting)? && self.scheduler(Ref::Awaiting)?.is_some())
+    }
+
+    #[cold]
+    fn perform_with(&self, kind: Ref, arguments: &[*mut PyObject]) -> Py<Option<Owned>> {
+        let Some((scheduler, _party)) = self.scheduler(kind)? else {
+            return Ok(None);
+        };
+        // SAFETY: a scheduler's tuple; live objects.
+        let result = unsafe {
+            ffi::call(c::PyTuple_GET_ITEM(scheduler.as_ptr(), Part::Perform as isize), arguments)?
+        };
+        Ok(Some(result))
+    }
+
+    /// Of the scheduler whose parties call and that runs here: the result of waiting for `op`.
+    pub fn wait_elsewhere(&self, op: &OpObject, timeout: Option<f64>) -> Py<Option<Owned>> {
+        if !self.has_schedulers(Ref::Blocking)? {
+            return Ok(None);
+        }
+        let timeout = timeout.map_or_else(|| Ok(ffi::none()), ffi::float)?;
+        self.perform_with(Ref::Blocking, &[op.as_ptr(), timeout.as_ptr()])
+    }
+
+    /// What tells the party that runs here from others of the same thread: zero for the thread's own (`True`, or no scheduler at all).
+    #[inline]
+    pub fn party(&self) -> Py<usize> {
+        if !self.has_schedulers(Ref::Blocking)? {
+            return Ok(0);
+        }
+        let party = self.scheduler(Ref::Blocking)?.map(|(_, party)| party);
+        // SAFETY: True lives for ever.
+        Ok(party.filter(|party| party.as_ptr() != unsafe { c::Py_True() }).map_or(0, |party| party.as_ptr().addr()))
+    }
+}
+
+/// `_add_scheduler(identify, perform, wait)`: one of the two is None.
+pub unsafe extern "C" fn add_scheduler(
+    module: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes our module and its array.
+        unsafe {
+            let state = crate::state_of_module(module);
+            let [identify, perform, wait] =
+                ffi::parameters("_add_scheduler", ["identify", "perform", "wait"], 3, arguments, number, keywords)?;
+            for (kind, perform) in [(Ref::Awaiting, perform), (Ref::Blocking, wait)] {
+                if perform.is_null() || perform == c::Py_None() {
+                    continue;
+                }
+                let known = state.get(kind);
+                let mut all = Vec::new();
+                if !known.is_null() {
+                    for index in 0..c::PyTuple_GET_SIZE(known) {
+                        all.push(Owned::from_borrowed(c::PyTuple_GET_ITEM(known, index)));
+                    }
+                }
+                all.push(ffi::tuple(vec![Owned::from_borrowed(identify), Owned::from_borrowed(perform)])?);
+                state.set(kind, ffi::tuple(all)?);
+            }
+            Ok(ffi::none())
+        }
+    })
+}
+
+unsafe fn op<'a>(slf: *mut PyObject) -> &'a OpObject {
+    // SAFETY: the interpreter passes a live operation.
+    unsafe { OpObject::of(slf) }
+}
+
+pub unsafe extern "C" fn begin(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: from the interpreter, here and below.
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { op(slf) }.decide_now()?)))
+}
+
+pub unsafe extern "C" fn park(slf: *mut PyObject, wake: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `begin`.
+        unsafe {
+            if c::PyCallable_Check(wake) == 0 {
+                return Err(ffi::type_error(&format!("_park() needs a callable, not {}", ffi::type_name(wake))));
+            }
+            Ok(ffi::boolean(op(slf).park_undecided(Sleeper::Elsewhere(Owned::from_borrowed(wake)))?))
+        }
+    })
+}
+
+pub unsafe extern "C" fn resume(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `begin`.
+    ffi::edge_object(|| unsafe {
+        op(slf).check_parked()?;
+        Ok(ffi::boolean(op(slf).is_met() && op(slf).resume()))
+    })
+}
+
+pub unsafe extern "C" fn withdraw(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `begin`.
+    ffi::edge_object(|| unsafe {
+        op(slf).check_parked()?;
+        let withdrawn = op(slf).withdraw();
+        if withdrawn {
+            op(slf).give_up();
+        }
+        Ok(ffi::boolean(withdrawn))
+    })
+}
+
+pub unsafe extern "C" fn take(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `begin`.
+    ffi::edge_object(|| unsafe { op(slf) }.take_decided())
+}
+
+pub unsafe extern "C" fn undo(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `begin`.
+        unsafe { op(slf) }.end();
+        Ok(ffi::none())
+    })
+}
+
+pub unsafe extern "C" fn skip(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `begin`.
+        unsafe { op(slf) }.skip();
+        Ok(ffi::none())
+    })
+}
+
+/// `(seconds, case)` of the timer that is due first, or None.
+pub unsafe extern "C" fn timer(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `begin`.
+        let op = unsafe { op(slf) };
+        let Some((due, case)) = op.with_leaves(thread::first_timer) else {
+            return Ok(ffi::none());
+        };
+        let left = (due - op.state().monotonic()?).max(0.0);
+        if !left.is_finite() {
+            return Ok(ffi::none());
+        }
+        ffi::tuple(vec![ffi::float(left)?, ffi::integer(case as usize)?])
+    })
+}
+
+/// `(descriptor, to write, case)` of each descriptor it waits for.
+pub unsafe extern "C" fn descriptors(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `begin`.
+        let found = unsafe { op(slf) }.with_leaves(|leaves| {
+            leaves
+                .iter()
+                .enumerate()
+                // SAFETY: the operation holds its leaves.
+                .filter_map(|(case, leaf)| unsafe { (**leaf).descriptor() }.map(|fd| (fd, *leaf, case)))
+                .collect::<Vec<(c_int, _, usize)>>()
+        });
+        let mut all = Vec::new();
+        for (fd, leaf, case) in found {
+            // SAFETY: as above.
+            let to_write = unsafe { (*leaf).kind() } == crate::op::Kind::Writable;
+            all.push(ffi::tuple(vec![ffi::integer(fd as usize)?, ffi::boolean(to_write), ffi::integer(case)?])?);
+        }
+        ffi::list(all)
+    })
+}
+
+impl OpObject {
+    /// An error when it does not wait.
+    fn check_parked(&self) -> Py<()> {
+        match self.is_parked() {
+            true => Ok(()),
+            false => Err(self.not_parked()),
+        }
+    }
+
+    #[cold]
+    fn not_parked(&self) -> Raised {
+        ffi::runtime_error(&format!("{} does not wait: park it first", self.description()))
+    }
+}

@@ -1,0 +1,37 @@
+"""Which schedulers a program has imported, so that operations can wait in them.
+
+weft imports none of them. The extension calls `adopt` when the number of imported modules has changed since it looked
+last; that costs an operation one comparison.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+__all__ = ["adopt"]
+
+# The module that shows that a scheduler is there, and ours for it. gevent's hub comes before bare greenlets, which it
+# uses: the first scheduler that says that it runs here is taken.
+_KNOWN = {
+    "trio.lowlevel": "weft._trio",
+    "gevent.hub": "weft._gevent",
+    "greenlet": "weft._greenlet",
+}
+_adopted: set[str] = set()
+
+
+def adopt() -> None:
+    """Import our side of every scheduler that the program has imported by now."""
+    for theirs, ours in _KNOWN.items():
+        module = sys.modules.get(theirs)
+        if module is None or theirs in _adopted or _is_being_imported(module):
+            continue
+        if theirs == "greenlet" and "gevent" in sys.modules and "gevent.hub" not in _adopted:
+            continue  # gevent is being imported: its hub first
+        _adopted.add(theirs)
+        import_module(ours).add()
+
+
+def _is_being_imported(module: object) -> bool:
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
