@@ -195,12 +195,21 @@ def test_philosophers_all_eat_and_leave_the_table_as_it_was():
     assert lines[-1] == "5 forks on the table, 0 in the room"
 
 
-# --- the README -------------------------------------------------------------------------------------------------------
+# --- the README, and the guides ---------------------------------------------------------------------------------------
+
+GUIDES = [path for name in ("compat",) if (path := ROOT / "docs" / "guides" / f"{name}.md").exists()]
 
 
-def blocks() -> list[str]:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+def blocks(page: Path = ROOT / "README.md") -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def runs_by_itself_and_prints_what_it_says(block: str, folder: Path) -> None:
+    script = folder / "block.py"
+    script.write_text(block, encoding="utf-8")
+    expected = re.findall(r"#> (.*)$", block, re.MULTILINE)
+    assert expected, "a block that promises nothing tests nothing"
+    assert run(script).splitlines() == expected
 
 
 def test_readme_has_code():
@@ -210,8 +219,12 @@ def test_readme_has_code():
 @pytest.mark.parametrize("block", blocks(), ids=lambda block: block.splitlines()[0].strip("# "))
 def test_readme_code_runs_by_itself_and_prints_what_it_says(block, tmp_path):
     """Each `#> text` comment is a line of the output, in order."""
-    script = tmp_path / "block.py"
-    script.write_text(block, encoding="utf-8")
-    expected = re.findall(r"#> (.*)$", block, re.MULTILINE)
-    assert expected, "a block that promises nothing tests nothing"
-    assert run(script).splitlines() == expected
+    runs_by_itself_and_prints_what_it_says(block, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(block, id=f"{page.stem}: {block.splitlines()[0]}") for page in GUIDES for block in blocks(page)],
+)
+def test_code_in_the_guides_runs_by_itself_and_prints_what_it_says(block, tmp_path):
+    runs_by_itself_and_prints_what_it_says(block, tmp_path)

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 import weft
-from worlds import Within, parked, perform, take_turns, until, until_parked
+from worlds import GroupThreads, Threads, Within, parked, perform, take_turns, until, until_parked
 
 
 def test_nothing_happens_until_it_is_performed():
@@ -329,10 +329,10 @@ def test_a_map_is_applied_by_the_one_who_performs(pair):
         return threading.get_ident()
         yield
 
-    if there.loop is not None:
-        assert idents == [there.start(who).join()]
-    else:
+    if isinstance(there, Threads | GroupThreads):
         assert idents != [threading.get_ident()]
+    else:
+        assert idents == [there.start(who).join()]
 
 
 def test_a_map_in_a_select_applies_only_to_the_chosen_case():

@@ -21,6 +21,7 @@ To add a scheduler: subclass `World`, give `start` and `close` (and `turn` when 
 from __future__ import annotations
 
 import asyncio
+import collections
 import os
 import sys
 import threading
@@ -34,7 +35,26 @@ import weft
 LIMIT = float(os.environ.get("WEFT_TEST_LIMIT", "20"))
 
 # What a cancelled party sees: the scheduler's own exception.
-CANCELLED = (asyncio.CancelledError, weft.Cancelled)
+CANCELLED: tuple[type[BaseException], ...] = (asyncio.CancelledError, weft.Cancelled)
+
+try:
+    import trio
+except ImportError:
+    trio = None
+else:
+    CANCELLED += (trio.Cancelled,)
+try:
+    import anyio
+except ImportError:
+    anyio = None
+try:
+    import gevent
+    import gevent.event
+    import greenlet
+except ImportError:
+    gevent = None
+else:
+    CANCELLED += (greenlet.GreenletExit,)
 
 Script = Generator[Any, Any, Any]
 
@@ -128,8 +148,9 @@ def draining(ch) -> Script:
 class Party:
     """One script at work in one world."""
 
-    def __init__(self, script: Script):
+    def __init__(self, script: Script, world: World):
         self.script = script
+        self.world = world
         self.value: Any = None
         self.error: BaseException | None = None
         self.task: Any = None  # the world's handle: a task, a thread, a weft process
@@ -174,10 +195,9 @@ class Party:
                 reply = error = None
                 try:
                     if op is PAUSE:
-                        await asyncio.sleep(0)
+                        await self.world.pause()
                     elif isinstance(op, Within):
-                        async with asyncio.timeout(op.seconds):
-                            reply = await op.op
+                        reply = await self.world.within(op.op, op.seconds)
                     else:
                         reply = await op
                 except BaseException as caught:
@@ -199,7 +219,7 @@ class Party:
                 reply = error = None
                 try:
                     if op is PAUSE:
-                        time.sleep(0)
+                        self.world.pause()
                     elif isinstance(op, Within):
                         reply = op.op.wait(op.seconds)
                     else:
@@ -240,11 +260,18 @@ class World:
         """End every party. One that cannot be ended is the test's failure."""
         raise NotImplementedError
 
+    def pause(self) -> Any:
+        """Give the others a turn, from within a party. In a world of tasks an awaitable."""
+        time.sleep(0)
+
+    async def within(self, op, seconds: float) -> Any:
+        raise NotImplementedError
+
     def left(self) -> list[Party]:
         return [party for party in self.parties if not party.done]
 
     def _party(self, script, args) -> Party:
-        party = Party(script(*args))
+        party = Party(script(*args), self)
         self.parties.append(party)
         return party
 
@@ -268,6 +295,13 @@ class Threads(World):
 
 class Asyncio(World):
     """Tasks in an asyncio loop. Two parties of one such world share the loop."""
+
+    def pause(self):
+        return asyncio.sleep(0)
+
+    async def within(self, op, seconds):
+        async with asyncio.timeout(seconds):
+            return await op
 
     def new_loop(self):
         return asyncio.SelectorEventLoop()
@@ -412,6 +446,208 @@ class GroupThreads(World):
         until(lambda: not self.host.is_alive(), "the group ends")
 
 
+class Trio(World):
+    """Tasks in a trio run, each in a cancel scope of its own. The test steps the run by trio's guest mode, or it has a
+    thread of its own."""
+
+    def open(self):
+        self.calls = collections.deque()
+        self.token: Any = None
+        self.over = False
+        if self.elsewhere:
+            self.thread = threading.Thread(target=trio.run, args=(self.main,), name="trio elsewhere", daemon=True)
+            self.thread.start()
+        else:
+            trio.lowlevel.start_guest_run(
+                self.main, run_sync_soon_threadsafe=self.calls.append, done_callback=self.ended
+            )
+            _stepped.append(self)
+        until(lambda: self.token is not None, "the run starts")
+
+    async def main(self):
+        async with trio.open_nursery() as self.nursery:
+            self.end = trio.Event()
+            self.token = trio.lowlevel.current_trio_token()
+            await self.end.wait()
+
+    def ended(self, outcome):
+        self.over = True
+        outcome.unwrap()
+
+    def turn(self):
+        for _ in range(len(self.calls)):
+            self.calls.popleft()()
+
+    def post(self, callback, *args):
+        self.token.run_sync_soon(callback, *args)
+
+    def pause(self):
+        return trio.lowlevel.checkpoint()
+
+    async def within(self, op, seconds):
+        try:
+            with trio.fail_after(seconds):
+                return await op
+        except trio.TooSlowError as late:
+            raise TimeoutError from late
+
+    def start(self, script, *args):
+        party = self._party(script, args)
+        scope = trio.CancelScope()
+
+        async def run():
+            with scope:
+                try:
+                    await self.perform(party)
+                except trio.Cancelled:
+                    raise
+                except BaseException:
+                    pass  # the party has it
+
+        def cancel():
+            if self.elsewhere:
+                self.post(scope.cancel)
+            else:
+                scope.cancel()
+
+        party._cancel = cancel
+
+        def begin():
+            self.nursery.start_soon(run)
+            party.task = scope
+
+        self.post(begin)
+        return party
+
+    async def perform(self, party):
+        await party.run_async()
+
+    def close(self):
+        try:
+            for party in self.left():
+                party.cancel()
+            until(lambda: not self.left(), lambda: f"cancelled parties end; left: {self.left()}")
+            take_turns(2)
+        finally:
+            self.post(self.end.set)
+            if self.elsewhere:
+                self.thread.join(LIMIT)
+            else:
+                until(lambda: self.over, "the run ends")
+                _stepped.remove(self)
+
+
+class AnyioOnTrio(Trio):
+    """The same through anyio: its timeouts, its checkpoints."""
+
+    def pause(self):
+        return anyio.lowlevel.checkpoint()
+
+    async def within(self, op, seconds):
+        with anyio.fail_after(seconds):
+            return await op
+
+
+class AnyioOnAsyncio(Asyncio):
+    """Tasks that are cancelled by anyio's scopes, which cancel again and again until they have ended."""
+
+    def pause(self):
+        return anyio.lowlevel.checkpoint()
+
+    async def within(self, op, seconds):
+        with anyio.fail_after(seconds):
+            return await op
+
+    def start(self, script, *args):
+        party = self._party(script, args)
+
+        async def run():
+            with anyio.CancelScope() as party.scope:
+                await party.run_async()
+
+        def begin():
+            party.task = self.loop.create_task(run())
+
+        def cancel():
+            until(lambda: hasattr(party, "scope"), "the party starts")
+            if self.elsewhere:
+                self.post(party.scope.cancel)
+                return
+            asyncio._set_running_loop(self.loop)  # anyio asks which task calls, and a loop that rests has no answer
+            try:
+                party.scope.cancel()
+            finally:
+                asyncio._set_running_loop(None)
+
+        party._cancel = cancel
+        party._is_gone = lambda: party.task.done()
+        self.post(begin)
+        return party
+
+
+class Gevent(World):
+    """Greenlets of a hub: of the test's thread, where the test itself is the main greenlet, or of another one."""
+
+    def open(self):
+        self.calls = collections.deque()
+        if self.elsewhere:
+            self.hub: Any = None
+            self.over = False
+            self.thread = threading.Thread(target=self.main, name="gevent elsewhere", daemon=True)
+            self.thread.start()
+            until(lambda: self.hub is not None, "the hub starts")
+        else:
+            self.hub = gevent.get_hub()
+            _stepped.append(self)
+
+    def main(self):
+        self.hub = gevent.get_hub()
+        self.end = gevent.event.Event()
+        keeps = self.hub.loop.async_()
+        keeps.start(lambda: None)  # a hub that watches nothing ends
+        self.end.wait()
+        keeps.close()
+        self.hub.destroy()
+
+    def turn(self):
+        gevent.sleep(0)
+
+    def post(self, callback, *args):
+        (self.hub.loop.run_callback_threadsafe if self.elsewhere else self.hub.loop.run_callback)(callback, *args)
+
+    def pause(self):
+        gevent.sleep(0)
+
+    def start(self, script, *args):
+        party = self._party(script, args)
+
+        def run():
+            try:
+                party.run_blocking()
+            except BaseException:
+                pass  # the party has it
+
+        def begin():
+            party.task = gevent.spawn(run)
+
+        party._cancel = lambda: self.post(party.task.kill, greenlet.GreenletExit, False)
+        party._is_gone = lambda: party.task.dead
+        self.post(begin)
+        return party
+
+    def close(self):
+        try:
+            for party in self.left():
+                party.cancel()
+            until(lambda: not self.left(), lambda: f"killed parties end; left: {self.left()}")
+        finally:
+            if self.elsewhere:
+                self.post(self.end.set)
+                self.thread.join(LIMIT)
+            else:
+                _stepped.remove(self)
+
+
 WORLDS: dict[str, type[World]] = {
     "asyncio": Asyncio,
     "eager": EagerTasks,
@@ -419,7 +655,12 @@ WORLDS: dict[str, type[World]] = {
     "threads": Threads,
     "processes": Processes,
     "group_threads": GroupThreads,
+    "trio": Trio,
+    "anyio_trio": AnyioOnTrio,
+    "anyio": AnyioOnAsyncio,
+    "gevent": Gevent,
 }
+NEEDS = {"trio": trio, "anyio_trio": trio and anyio, "anyio": anyio, "gevent": gevent}
 LOOPS = ["asyncio", "eager", "uvloop"]
 CANCELLING = [name for name, world in WORLDS.items() if world.cancels]
 
@@ -432,6 +673,8 @@ def missing(name: str) -> str | None:
     """Why a world cannot be visited here, or None."""
     if name == "eager" and sys.version_info < (3, 12):
         return "eager tasks came with Python 3.12"
+    if name in NEEDS and NEEDS[name] is None:
+        return f"{name.replace('_', ' and ')} is not installed"
     if name == "uvloop":
         try:
             import uvloop  # noqa: F401
@@ -461,4 +704,9 @@ def make_pair(pair: str) -> tuple[World, World]:
     a = make_world(first)
     if first == second:
         return a, a
-    return a, make_world(second, elsewhere=issubclass(SINGLES.get(second, Asyncio), Asyncio) and isinstance(a, Asyncio))
+    # One loop, one run and one hub can be stepped in this thread; what comes second is elsewhere.
+    return a, make_world(second, elsewhere=_is_stepped(SINGLES.get(second, Asyncio)) and _is_stepped(type(a)))
+
+
+def _is_stepped(world: type[World]) -> bool:
+    return issubclass(world, Asyncio | Trio | Gevent)

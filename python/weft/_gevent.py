@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _READ, _WRITE = 1, 2  # libev's and libuv's numbers
+_FOR_EVER = 1e9  # seconds; more is beyond what every loop can count
 
 
 def add() -> None:
@@ -60,6 +61,7 @@ def _wait(op: Op[Any], timeout: float | None) -> Any:
     if scope is not None:
         scope._enroll(wait.rouse)
     watchers: list[Any] = []
+    _keep_alive(hub, 1)
     try:
         _watch(watchers, hub, op, wait, timeout, scope)
         while True:
@@ -87,6 +89,32 @@ def _wait(op: Op[Any], timeout: float | None) -> Any:
         for watcher in watchers:
             watcher.stop()
             watcher.close()
+        _keep_alive(hub, -1)
+
+
+def _keep_alive(hub: Any, count: int) -> None:
+    """Tell the hub's loop how many more wait for something that may come from another thread. A loop without anything
+    to watch would end, with LoopExit."""
+    home = getattr(hub, "_weft_home", None)
+    if home is None:
+        home = hub._weft_home = _Home(hub.loop.async_())
+    home.parked += count
+    if home.parked == 0:
+        home.watcher.stop()
+    elif home.parked == count:
+        home.watcher.start(_nothing)
+
+
+class _Home:
+    """What weft keeps per hub: how many of its greenlets are parked, and what keeps its loop alive meanwhile."""
+
+    def __init__(self, watcher: Any) -> None:
+        self.watcher = watcher
+        self.parked = 0
+
+
+def _nothing() -> None:
+    pass
 
 
 def _watch(watchers: list[Any], hub: Any, op: Op[Any], wait: _Wait, timeout: float | None, scope: Any) -> None:
@@ -98,7 +126,7 @@ def _watch(watchers: list[Any], hub: Any, op: Op[Any], wait: _Wait, timeout: flo
         (None if scope is None else scope._left(), wait.rouse),
     ]
     for seconds, call in ends:
-        if seconds is not None:
+        if seconds is not None and seconds < _FOR_EVER:
             watchers.append(hub.loop.timer(seconds))
             watchers[-1].start(call)
     for descriptor, to_write, case in op._descriptors():

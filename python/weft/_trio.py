@@ -13,6 +13,7 @@ Source: trio's reference, "Low-level operations: sleeping and waking", and its r
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -140,8 +141,15 @@ def _wake(task: trio.lowlevel.Task, token: trio.lowlevel.TrioToken) -> bool:
 
 
 async def _watch(op: Op[Any], descriptor: int, to_write: bool, case: int) -> None:
+    # trio lets one task wait for a descriptor; a duplicate is another descriptor. (On Windows it is a socket's handle,
+    # which cannot be duplicated so.)
+    duplicate = os.dup(descriptor) if os.name == "posix" else descriptor
     try:
-        await (wait_writable if to_write else wait_readable)(descriptor)
+        await (wait_writable if to_write else wait_readable)(duplicate)
     except OSError:
         pass  # who reads or writes next learns what is wrong with it
+    finally:
+        if duplicate != descriptor:
+            trio.lowlevel.notify_closing(duplicate)
+            os.close(duplicate)
     op._fire(case)

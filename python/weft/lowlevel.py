@@ -84,7 +84,9 @@ def add_scheduler(
         TypeError: neither or both were given.
     """
     if (perform is None) == (wait is None):
-        raise TypeError("add_scheduler() takes either perform=, for parties that await, or wait=, for parties that call")
+        raise TypeError(
+            "add_scheduler() takes either perform=, for parties that await, or wait=, for parties that call"
+        )
     _add_scheduler(identify, perform, wait)
 
 

@@ -6,8 +6,8 @@ is anywhere; and neither has to know in which world the other one lives.
 
 Always true while the lock is free:
   1. A turn is in its line, or it was woken, or its party has left.
-  2. When the condition holds because of n notifications, n parties that were woken have yet to look, or nobody waits.
-     Who leaves after being woken, by a cancellation, a timeout, an exception of a hook, wakes the next one instead.
+  2. Nobody waits who could be served, but for those whose turn was given to one who was woken and has yet to look. Who
+     leaves instead of looking, or fails, by a cancellation, a timeout, an exception of a hook, wakes the next one.
 
 To be woken is not to have been served. Who is woken looks again under the lock, and only then takes; a party that is
 cancelled in between has therefore taken nothing, whatever happened meanwhile. Who finds nothing, because a newcomer was
