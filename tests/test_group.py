@@ -1571,7 +1571,9 @@ def test_spawn_says_what_is_wrong_with_a_target(arun):
                 group.spawn(double(1))
             with pytest.raises(TypeError, match="cannot be called"):
                 group.spawn(3)
-            with pytest.raises(ValueError, match="'task' and 'thread'"):
+            with pytest.raises(ValueError, match="'task', 'thread' and 'greenlet'"):
+                group.spawn(double, 1, on="coroutine")
+            with pytest.raises(ValueError, match="takes a plain function"):
                 group.spawn(double, 1, on="greenlet")
 
     arun(main)

@@ -1,11 +1,134 @@
-"""What weft asks of asyncio, where a program has imported it."""
+"""What weft asks of asyncio, where a program has imported it: the owner's side of a group, and a future to wake tasks
+with.
+
+The counting of cancellations follows the rules that `asyncio.Task.uncancel` documents for structured concurrency
+blocks.
+"""
+
+# pyright: reportPrivateUsage=false
+# What is private here is private to the package.
 
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
-__all__ = ["settled"]
+from weft._entry import running_loop
+from weft._errors import Cancelled
+from weft._task import TaskProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from weft._group import Group
+    from weft._process import Process
+
+__all__ = ["AsyncioHost", "settled"]
+
+
+class AsyncioHost:
+    """The task that entered a group, and its loop. Touched in the loop's thread only, but for `call`."""
+
+    place = "task"
+
+    def __init__(self, group: Group) -> None:
+        owner = asyncio.current_task()
+        if owner is None:
+            raise RuntimeError("`async with weft.Group()` needs a task, and this is a callback of the loop")
+        self._group = group
+        self._loop = asyncio.get_running_loop()
+        self._owner: asyncio.Task[Any] | None = owner
+        self._cancelling = owner.cancelling()  # the owner's count of cancellations on entering
+        self._in_body = True
+        self._interrupted = False  # the body was cancelled by this group
+        self._timer: asyncio.TimerHandle | None = None
+
+    def process(self, group: Group, name: str, spawner: FrameType) -> Process[Any]:
+        """A task in this loop."""
+        return TaskProcess(group, name, spawner, self._loop)
+
+    def call(self, call: Callable[[], object]) -> None:
+        """Now when this thread runs the loop, else soon."""
+        try:
+            if running_loop() is self._loop:
+                call()
+                # The caller may be a signal handler, and the loop asleep.
+                self._loop.call_soon_threadsafe(_nothing)
+            else:
+                self._loop.call_soon_threadsafe(call)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            # Nothing of this group runs in it any more.
+
+    def abort_body(self) -> None:
+        """Cancel the owner, once, if it is in the body."""
+        if self._in_body and not self._interrupted and self._owner is not None:
+            self._interrupted = True
+            self._owner.cancel()
+
+    def arm(self, seconds: float | None) -> None:
+        """Set the timer anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds is not None:
+            self._timer = self._loop.call_later(seconds, self._group.cancel)
+
+    async def leave(self, error: BaseException | None) -> bool | None:
+        """See `Host`."""
+        group = self._group
+        assert self._owner is not None
+        self._in_body = False
+        verdict: BaseException | None = None
+        cancellation: BaseException | None = None  # to be passed on, unless it turns out to be ours
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            cancellation = error
+        elif isinstance(error, Cancelled) and (group._aborting or group._scope.cancelled):
+            # From joining a process that was cancelled with the group, or from `wait` in a thread that is cancelled
+            # itself.
+            cancellation = error if group._cancelled_from_outside() else None
+        elif error is not None:
+            group._fail(error)
+        try:
+            if error is not None:
+                group._abort()
+            if self._interrupted:
+                # Our own cancel may not have arrived yet. It must do so here, not in the code after the group.
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError as late:
+                    cancellation = late
+            while (gate := group._next_gate()) is not None:
+                try:
+                    await gate._closing()
+                except asyncio.CancelledError as outside:
+                    cancellation = outside
+                    group._abort()
+            if self._interrupted:
+                self._owner.uncancel()
+            pending = self._owner.cancelling() > self._cancelling
+            if self._interrupted and not pending and isinstance(cancellation, asyncio.CancelledError):
+                cancellation = None
+            verdict = group._verdict(cancellation)
+            if pending and cancellation is not None and verdict is not cancellation:
+                # An error takes the place of the cancellation: ask for that again, at the same count.
+                self._owner.uncancel()
+                self._owner.cancel()
+            return group._leave(verdict, error)
+        except BaseException:
+            group._abort()  # for when this coroutine is destroyed while it waits
+            raise
+        finally:
+            self.arm(None)
+            self._owner = None
+            # The frame stays in the traceback of what is raised, and must not lead back to it.
+            error = cancellation = verdict = None
+
+
+def _nothing() -> None:
+    pass
 
 
 class _NoLoop:

@@ -13,8 +13,10 @@ Source: gevent's documentation of `gevent.hub.Waiter` and of the event loop's wa
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 from gevent._hub_local import get_hub_if_exists  # there is no public way to ask without making one
@@ -23,11 +25,18 @@ from greenlet import getcurrent
 
 from weft import lowlevel
 from weft._errors import BlockingInLoopError, Cancelled
+from weft._process import Process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from weft._group import Group
     from weft._weft import Op
 
-__all__ = ["add"]
+__all__ = ["GreenletProcess", "add"]
+
+T = TypeVar("T")
 
 _READ, _WRITE = 1, 2  # libev's and libuv's numbers
 _FOR_EVER = 1e9  # seconds; more is beyond what every loop can count
@@ -176,3 +185,64 @@ def _throw(greenlet: Any, error: BaseException) -> None:
 def _is_open(timeout: gevent.Timeout) -> bool:
     """Whether the block of a timeout has not been left yet: leaving it closes its timer."""
     return type(timeout.timer).__name__ != "_FakeTimer"
+
+
+class GreenletProcess(Process[T]):
+    """A greenlet of the thread that spawned it, under a scope of its own. Cancelling it kills it, with
+    `GreenletExit`."""
+
+    __slots__ = ("_greenlet", "_raised", "_scope")
+
+    _place = "greenlet"
+
+    def __init__(self, group: Group, name: str, spawner: FrameType, scope: lowlevel.Scope) -> None:
+        super().__init__(group, name, spawner)
+        self._scope = lowlevel.Scope(scope)
+        self._greenlet: Any = None
+        self._raised: BaseException | None = None
+
+    def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
+        # A greenlet starts with an empty context, and gives its own to nobody.
+        self._greenlet = gevent.Greenlet(copy_context().run, self._main, fn, args)
+        self._greenlet.name = self._name
+        self._greenlet.rawlink(self._on_done)
+        self._greenlet.start()
+
+    def _main(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        self._scope.enter()
+        try:
+            result = fn(*args)
+            if isinstance(result, Coroutine):
+                result.close()
+                raise TypeError(f"{fn!r} returned a coroutine, which no greenlet can run; use on='thread'")
+            return result
+        except gevent.GreenletExit:
+            raise
+        except BaseException as error:
+            # Kept here: gevent would print it, and nobody needs to hear of it twice.
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            self._raised = error
+        finally:
+            self._scope.exit()
+            del self, fn, args  # this frame is in the error's traceback
+
+    def _on_done(self, greenlet: Any) -> None:
+        error, self._raised, self._greenlet = self._raised, None, None
+        if isinstance(greenlet.value, gevent.GreenletExit) or (isinstance(error, Cancelled) and self._scope.cancelled):
+            self._finish(cancelled=True)
+        else:
+            self._finish(greenlet.value, error)
+
+    def cancel(self) -> None:
+        """See `Process.cancel`."""
+        if self._done:
+            return
+        self._cancel_asked = True
+        self._scope.cancel()
+        greenlet = self._greenlet
+        if greenlet is not None:
+            hub = greenlet.parent if not greenlet.dead else None
+            loop = getattr(hub, "loop", None)
+            if loop is not None:
+                call = loop.run_callback if get_hub_if_exists() is hub else loop.run_callback_threadsafe
+                call(greenlet.kill, gevent.GreenletExit, False)

@@ -9,9 +9,10 @@ True whenever the lock is free:
       one never starts.
   4. `_gate` is there while the owner waits for the last child, and goes with it.
 
-Two kinds of owner. Entered by `async with`, the group belongs to a task of a loop: tasks are cancelled in that loop
-only, and what happens elsewhere is sent there. Entered by `with`, it belongs to a thread, and its scope is that
-thread's current one. Either way the children that are threads hang on `_scope`.
+Two kinds of owner. Entered by `async with`, the group belongs to a task and has a *host*, which knows the task's
+scheduler: `_asyncio` or `_trio`. Tasks are cancelled in the host's thread only, and what happens elsewhere is sent
+there. Entered by `with`, it belongs to a thread (or a greenlet), and its scope is that one's current scope. Either way
+the children that are threads hang on `_scope`.
 
 The lock is reentrant and guards a few assignments at a time: `spawn` and `cancel` may be called from a signal handler
 that interrupts one of them. Nothing is cancelled, closed or called while it is held.
@@ -32,18 +33,17 @@ from itertools import count
 from math import inf
 from threading import RLock, Thread, current_thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, Self, TypeVar, TypeVarTuple, overload
 
 from weft._entry import is_async, reject_coroutine, running_loop
 from weft._errors import BlockingInLoopError, Cancelled
-from weft._task import TaskProcess
 from weft._thread import ThreadProcess
-from weft._weft import Channel, Scope
+from weft._weft import Channel, Scope, _scheduler_here
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
+    from contextvars import Context
+    from types import FrameType, TracebackType
 
     from weft._process import Process
 
@@ -55,13 +55,41 @@ Ts = TypeVarTuple("Ts")
 _NAMED_AT_MOST = 8  # processes in the message of an ExceptionGroup
 
 
+class Host(Protocol):
+    """What a group entered by `async with` asks of its owner's scheduler. `_abort_body` and `arm` are called in its
+    thread."""
+
+    place: str
+
+    def process(self, group: Group, name: str, spawner: FrameType) -> Process[Any]:
+        """A child, not started yet, that will be a task."""
+        ...
+
+    def call(self, call: Callable[[], object]) -> None:
+        """Make a call in the owner's thread: now when this thread is running the scheduler, else soon. When that has
+        ended, nothing."""
+        ...
+
+    def abort_body(self) -> None:
+        """Cancel the body, if it is still running."""
+        ...
+
+    def arm(self, seconds: float | None) -> None:
+        """Have the group cancelled after so many seconds (None: not any more)."""
+        ...
+
+    async def leave(self, error: BaseException | None) -> bool | None:
+        """Wait for all children; the end of `async with`, whose body raised `error`."""
+        ...
+
+
 _NEW, _OPEN, _ENDED = "not entered", "open", "ended"
 
 
 class Group:
     """Processes that belong together: the block is left when all of them have ended, and not before.
 
-        async with weft.Group() as g:                # in an asyncio loop; in a plain thread: with weft.Group() as g
+        async with weft.Group() as g:                # in asyncio or trio; in a plain thread: with weft.Group() as g
             p = g.spawn(fetch, url)                  # an `async def`: a task. Any other function: a thread
             g.spawn(parse, ch, on="thread")
             print(await p.join())
@@ -101,13 +129,7 @@ class Group:
         self._outer: Scope | None = None  # what the owner runs under
         self._scope = Scope()  # on entering, one under `_outer`
         self._last_thread: Thread | None = None
-        # Of a group entered by `async with`, and touched in its loop only, once it is open.
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._owner: asyncio.Task[Any] | None = None
-        self._cancelling = 0  # the owner's count of cancellations on entering
-        self._in_body = False
-        self._interrupted = False  # the body was cancelled by this group
-        self._timer: asyncio.TimerHandle | None = None
+        self._host: Host | None = None  # of a group entered by `async with`
 
     @property
     def name(self) -> str:
@@ -130,28 +152,48 @@ class Group:
         *args: *Ts,
         on: Literal["task", "thread"] | None = None,
         name: str | None = None,
+        context: Context | None = None,
     ) -> Process[T]: ...
     @overload
     def spawn(
-        self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, on: Literal["task"], name: str | None = None
+        self,
+        fn: Callable[[*Ts], Awaitable[T]],
+        /,
+        *args: *Ts,
+        on: Literal["task"],
+        name: str | None = None,
+        context: Context | None = None,
     ) -> Process[T]: ...
     @overload
     def spawn(
-        self, fn: Callable[[*Ts], T], /, *args: *Ts, on: Literal["thread"] | None = None, name: str | None = None
+        self,
+        fn: Callable[[*Ts], T],
+        /,
+        *args: *Ts,
+        on: Literal["thread", "greenlet"] | None = None,
+        name: str | None = None,
+        context: Context | None = None,
     ) -> Process[T]: ...
     def spawn(
-        self, fn: Callable[[*Ts], Any], /, *args: *Ts, on: str | None = None, name: str | None = None
+        self,
+        fn: Callable[[*Ts], Any],
+        /,
+        *args: *Ts,
+        on: str | None = None,
+        name: str | None = None,
+        context: Context | None = None,
     ) -> Process[Any]:
         """Start `fn(*args)` as a process of this group.
 
         Args:
             fn: an `async def`, not yet called, or any other callable. Keyword arguments: use `functools.partial`.
-            on: "task", in the loop the group was entered in, or "thread". None: a task for an `async def` when there is
-                that loop, else a thread. A thread runs an `async def` in a loop of its own.
+            on: "task", in the loop (or trio's run) the group was entered in; "thread"; or "greenlet", of gevent, in the
+                thread that spawns. None: a task for an `async def` when there is that loop, else a thread. A thread
+                runs an `async def` in an asyncio loop of its own.
             name: for messages; else the function's name with a number.
+            context: the context variables it runs with, a copy of them; else of the caller's.
 
-        The process inherits a copy of the caller's context variables. In a group that is being cancelled it is not
-        started, and counts as cancelled. Its thread is not a daemon.
+        In a group that is being cancelled it is not started, and counts as cancelled. Its thread is not a daemon.
 
         Raises:
             RuntimeError: the group was not entered yet, or has ended.
@@ -163,23 +205,30 @@ class Group:
         if self._state is not _OPEN:
             raise self._not_open()
         coroutine_function = is_async(fn)
+        host = self._host
         if on is None:
-            in_loop = coroutine_function and self._loop is not None
-        elif on not in ("task", "thread"):
-            raise ValueError(f"on={on!r} is not there; there are 'task' and 'thread'")
-        elif on == "task" and self._loop is None:
+            place = "task" if coroutine_function and host is not None else "thread"
+        elif on not in ("task", "thread", "greenlet"):
+            raise ValueError(f"on={on!r} is not there; there are 'task', 'thread' and 'greenlet'")
+        elif on == "task" and host is None:
             raise ValueError(
                 "on='task' needs a loop, and this group was entered by `with`; use `async with`, or on='thread'"
             )
+        elif on == "greenlet" and coroutine_function:
+            raise ValueError(f"on='greenlet' takes a plain function; {fn!r} is an `async def`")
         else:
-            in_loop = on == "task"
+            place = on
         number = next(self._numbers)
         if name is None:
             name = f"{_function_name(fn)}-{number}"
-        process: TaskProcess[Any] | ThreadProcess[Any]
-        if in_loop:
-            assert self._loop is not None
-            process = TaskProcess(self, name, caller, self._loop)
+        process: Process[Any]
+        if place == "task":
+            assert host is not None
+            process = host.process(self, name, caller)
+        elif place == "greenlet":
+            from weft._gevent import GreenletProcess  # imports gevent, which is what was asked for
+
+            process = GreenletProcess(self, name, caller, self._scope)
         else:
             process = ThreadProcess(self, name, caller, self._scope)
         try:
@@ -191,7 +240,12 @@ class Group:
             if aborting:
                 process._finish(cancelled=True)
             else:
-                process._start(fn, args, is_async=coroutine_function, chosen=on is not None or self._loop is None)
+                start = partial(process._start, fn, args, is_async=coroutine_function)
+                chosen = on is not None or host is None
+                if context is None:
+                    start(chosen=chosen)
+                else:
+                    context.copy().run(start, chosen=chosen)
         except BaseException:
             if process._give_up():
                 self._forget(process)
@@ -212,7 +266,7 @@ class Group:
             self._abort()
         elif process._cancelled:
             self._notice_deadline()
-        if self._loop is None and isinstance(process, ThreadProcess) and process._running:
+        if self._host is None and isinstance(process, ThreadProcess) and process._running:
             # We are its thread. So that the owner can wait until all threads are really gone, each waits for the one
             # that ended before it, and the owner for the last. A loop must not wait like this; a thread at this point
             # has nothing left to do anyway.
@@ -269,33 +323,17 @@ class Group:
             children = list(self._children)
         self._scope.cancel()
         for child in children:
-            if isinstance(child, ThreadProcess):
+            if not child._in_host:
                 child.cancel()
-        if self._loop is not None:
-            self._in_loop(self._abort_tasks)
+        if self._host is not None:
+            self._host.call(self._abort_tasks)
 
     def _abort_tasks(self) -> None:
+        assert self._host is not None
         for child in list(self._children):
-            if isinstance(child, TaskProcess):
+            if child._in_host:
                 child._cancel_task()
-        if self._in_body and not self._interrupted and self._owner is not None:
-            self._interrupted = True
-            self._owner.cancel()
-
-    def _in_loop(self, call: Callable[[], object]) -> None:
-        """Make a call in the group's loop: now when this thread runs it, else soon."""
-        assert self._loop is not None
-        try:
-            if running_loop() is self._loop:
-                call()
-                # The caller may be a signal handler, and the loop asleep.
-                self._loop.call_soon_threadsafe(_nothing)
-            else:
-                self._loop.call_soon_threadsafe(call)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
-            # Nothing of this group runs in it any more.
+        self._host.abort_body()
 
     # The deadline. A parked thread keeps it by itself, through the scope; a loop with a timer.
 
@@ -305,8 +343,8 @@ class Group:
             self._scope.deadline = deadline
             if deadline == self._deadline:  # else another thread moved it between the two lines
                 break
-        if self._loop is not None:
-            self._in_loop(self._arm)
+        if self._host is not None:
+            self._host.call(self._arm)
             return
         with self._lock:
             children = list(self._children)
@@ -314,18 +352,16 @@ class Group:
             child._deadline_moved()
 
     def _arm(self) -> None:
-        assert self._loop is not None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._deadline is not None and self._state is _OPEN:
-            self._timer = self._loop.call_later(max(0.0, self._deadline - monotonic()), self.cancel)
+        assert self._host is not None
+        deadline = self._deadline
+        if self._state is _OPEN:
+            self._host.arm(None if deadline is None else max(0.0, deadline - monotonic()))
 
     def _time_left(self) -> float | None:
         """Seconds until the deadline, for a thread of a group that has no loop to keep it; None when there is nothing
         to keep."""
         deadline = self._deadline
-        return None if deadline is None or self._loop is not None else max(0.0, deadline - monotonic())
+        return None if deadline is None or self._host is not None else max(0.0, deadline - monotonic())
 
     def _time_is_up(self) -> bool:
         deadline = self._deadline
@@ -341,15 +377,18 @@ class Group:
 
     # Entering and leaving
 
-    def _enter(self, loop: asyncio.AbstractEventLoop | None, owner: asyncio.Task[Any] | None) -> None:
+    def _enter(self, host: Host | None) -> None:
         outer = Scope.current()
         scope = Scope(outer)
         with self._lock:
             if self._state is not _NEW:
-                raise RuntimeError(f"group {self._name!r} was entered before: a group is entered once, make a new one")
+                raise self._entered_before()
             self._outer, self._scope = outer, scope
-            self._loop, self._owner, self._in_body = loop, owner, True
+            self._host = host
             self._state = _OPEN
+
+    def _entered_before(self) -> RuntimeError:
+        return RuntimeError(f"group {self._name!r} was entered before: a group is entered once, make a new one")
 
     def _apply_early_requests(self) -> None:
         """What was asked for before the group was entered."""
@@ -398,16 +437,21 @@ class Group:
         return bare or cancellation
 
     async def __aenter__(self) -> Self:
-        import asyncio
+        if self._state is not _NEW:
+            raise self._entered_before()
+        scheduler = _scheduler_here()
+        if scheduler is not None:
+            host = await _make_host(scheduler, self)
+        elif running_loop() is not None:
+            from weft._asyncio import AsyncioHost
 
-        loop = running_loop()
-        owner = None if loop is None else asyncio.current_task(loop)
-        if loop is None or owner is None:
+            host = AsyncioHost(self)
+        else:
             raise RuntimeError(
-                "`async with weft.Group()` needs a task of a running asyncio loop; in a plain thread use `with`"
+                "`async with weft.Group()` needs a task of a running loop, asyncio's or trio's; in a plain thread use "
+                "`with`"
             )
-        self._cancelling = owner.cancelling()
-        self._enter(loop, owner)
+        self._enter(host)
         self._apply_early_requests()
         return self
 
@@ -418,64 +462,20 @@ class Group:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        import asyncio
-
-        assert self._owner is not None
-        self._in_body = False
-        verdict: BaseException | None = None
-        cancellation: BaseException | None = None  # to be passed on, unless it turns out to be ours
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            cancellation = error
-        elif isinstance(error, Cancelled) and (self._aborting or self._scope.cancelled):
-            # From joining a process that was cancelled with the group, or from `wait` in a thread that is cancelled
-            # itself.
-            cancellation = error if self._cancelled_from_outside() else None
-        elif error is not None:
-            self._fail(error)
+        assert self._host is not None
         try:
-            if error is not None:
-                self._abort()
-            if self._interrupted:
-                # Our own cancel may not have arrived yet. It must do so here, not in the code after the group.
-                try:
-                    await asyncio.sleep(0)
-                except asyncio.CancelledError as late:
-                    cancellation = late
-            while (gate := self._next_gate()) is not None:
-                try:
-                    await gate._closing()
-                except asyncio.CancelledError as outside:
-                    cancellation = outside
-                    self._abort()
-            if self._interrupted:
-                self._owner.uncancel()
-            pending = self._owner.cancelling() > self._cancelling
-            if self._interrupted and not pending and isinstance(cancellation, asyncio.CancelledError):
-                cancellation = None
-            verdict = self._verdict(cancellation)
-            if pending and cancellation is not None and verdict is not cancellation:
-                # An error takes the place of the cancellation: ask for that again, at the same count.
-                self._owner.uncancel()
-                self._owner.cancel()
-            return _leave(verdict, error)
-        except BaseException:
-            self._abort()  # for when this coroutine is destroyed while it waits
-            raise
+            return await self._host.leave(error)
         finally:
             self._state = _ENDED
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            self._owner = None
             # The frame stays in the traceback of what is raised, and must not lead back to it.
-            error = cancellation = verdict = None
+            error = None
 
     def __enter__(self) -> Self:
-        if running_loop() is not None:
+        if running_loop() is not None or _scheduler_here() is not None:
             raise BlockingInLoopError(
                 "`with weft.Group()` would block the event loop of this thread; use `async with weft.Group()`"
             )
-        self._enter(None, None)
+        self._enter(None)
         self._scope.enter()
         self._apply_early_requests()
         return self
@@ -489,7 +489,7 @@ class Group:
             None  # raised by a signal handler: the first is kept, a second goes through
         )
         shield: Scope | None = None
-        if isinstance(error, GeneratorExit) or (isinstance(error, Cancelled) and self._scope.cancelled):
+        if _is_exit(error) or (isinstance(error, Cancelled) and self._scope.cancelled):
             cancellation = error
         elif error is not None:
             self._fail(error)
@@ -508,6 +508,11 @@ class Group:
                         cancellation = cancelled
                     self._notice_deadline()
                 except BaseException as raised:
+                    if _is_exit(raised):
+                        # This greenlet is killed. It goes when its children have gone.
+                        cancellation = raised
+                        self._abort()
+                        continue
                     if interruption is not None:
                         raise
                     interruption = raised
@@ -520,13 +525,29 @@ class Group:
             if isinstance(cancellation, Cancelled) and not self._cancelled_from_outside():
                 cancellation = None
             verdict = self._verdict(cancellation)
-            return _leave(verdict, error)
+            return self._leave(verdict, error)
         finally:
             self._state = _ENDED  # whatever broke the wait off
             if shield is not None:
                 shield.exit()
             self._scope.exit()
             error = cancellation = interruption = verdict = None  # as in `__aexit__`
+
+    @staticmethod
+    def _leave(verdict: BaseException | None, error: BaseException | None) -> bool | None:
+        """Leave a block whose body raised `error` (or did not) with `verdict`: the result of its exit method."""
+        if verdict is None:
+            return True
+        if verdict is error:
+            return None
+        context = verdict.__context__
+        try:
+            raise verdict
+        finally:
+            # Not what the body raised, which Python puts here: it is one of the errors, or a cancellation that has been
+            # dealt with.
+            BaseException.__setattr__(verdict, "__context__", context)
+            verdict = error = context = None
 
     def _wait_for_children(self) -> None:
         while (gate := self._next_gate()) is not None:
@@ -539,8 +560,25 @@ class Group:
         return f"<weft.Group {self._name!r} {state}, {len(self._children)} running>"
 
 
-def _nothing() -> None:
-    pass
+async def _make_host(scheduler: object, group: Group) -> Host:
+    """The host for a task of a scheduler that is not asyncio."""
+    trio = sys.modules.get("weft._trio")
+    if trio is None or scheduler is not trio.perform:
+        raise RuntimeError(
+            "weft.Group cannot be entered by `async with` in this scheduler: it knows asyncio's and trio's tasks; use "
+            "the scheduler's own groups, or `with weft.Group()` in a thread"
+        )
+    host: Host = await trio.TrioHost.open(group)
+    return host
+
+
+def _is_exit(error: BaseException | None) -> bool:
+    """Whether a coroutine is being destroyed, a greenlet is killed, or its time is up: what passes through a group as it
+    is."""
+    if error is None or isinstance(error, GeneratorExit):
+        return error is not None
+    gevent = sys.modules.get("gevent")
+    return gevent is not None and isinstance(error, gevent.GreenletExit | gevent.Timeout)
 
 
 def _function_name(fn: object) -> str:
@@ -575,19 +613,3 @@ def _append_context(error: BaseException, context: BaseException) -> None:
         seen.add(id(error))
     if error.__context__ is None:
         error.__context__ = context
-
-
-def _leave(verdict: BaseException | None, error: BaseException | None) -> bool | None:
-    """Leave a block whose body raised `error` (or did not) with `verdict`: the result of its exit method."""
-    if verdict is None:
-        return True
-    if verdict is error:
-        return None
-    context = verdict.__context__
-    try:
-        raise verdict
-    finally:
-        # Not what the body raised, which Python puts here: it is one of the errors, or a cancellation that has been
-        # dealt with.
-        BaseException.__setattr__(verdict, "__context__", context)
-        verdict = error = context = None

@@ -52,6 +52,7 @@ class Process(Generic[T]):
     )
 
     _place: ClassVar[str] = "nowhere"
+    _in_host: ClassVar[bool] = False  # a task of the group's owner's scheduler, cancelled in its thread
 
     def __init__(self, group: Group, name: str, spawner: FrameType) -> None:
         self._group = group
@@ -154,6 +155,10 @@ class Process(Generic[T]):
 
     def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
         """Start it. `is_async`: `fn` is an `async def`. `chosen`: the place was asked for, or is the only one."""
+        raise NotImplementedError
+
+    def _cancel_task(self) -> None:
+        """Cancel it; called in the host's thread, for who is in it."""
         raise NotImplementedError
 
     def _give_up(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple
 
 from weft._entry import is_async, reject_coroutine, running_loop
+from weft._weft import _scheduler_here  # pyright: ignore[reportPrivateUsage]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -18,31 +19,38 @@ Ts = TypeVarTuple("Ts")
 def run(
     main: Callable[[*Ts], Coroutine[Any, Any, T]],
     *args: *Ts,
-    backend: Literal["asyncio"] = "asyncio",
+    backend: Literal["asyncio", "trio"] = "asyncio",
     debug: bool | None = None,
 ) -> T:
     """Start an event loop, run `main(*args)` in it, and return its result. It is `asyncio.run` without the coroutine
-    object.
+    object, or `trio.run`.
 
     Args:
         main: an `async def`, not yet called.
-        backend: what to run it with. "asyncio" is all there is so far.
-        debug: asyncio's debug mode; None leaves it to the environment (`PYTHONASYNCIODEBUG`).
+        backend: what to run it with: "asyncio", or "trio", which has to be installed.
+        debug: asyncio's debug mode; None leaves it to the environment (`PYTHONASYNCIODEBUG`). trio has none.
 
     Raises:
         TypeError: `main` is not an `async def`, or was called already.
-        ValueError: there is no such backend.
+        ValueError: there is no such backend, or `debug` was given for trio.
+        ImportError: trio is not installed.
         RuntimeError: this thread already runs a loop.
     """
-    if backend != "asyncio":
-        raise ValueError(f"backend={backend!r} is not there; there is 'asyncio'")
+    if backend not in ("asyncio", "trio"):
+        raise ValueError(f"backend={backend!r} is not there; there are 'asyncio' and 'trio'")
     reject_coroutine(main, "weft.run(main, arg)")
     if not is_async(main):
         raise TypeError(f"weft.run() takes an `async def` function and its arguments; {main!r} is none")
-    if running_loop() is not None:
+    if running_loop() is not None or _scheduler_here() is not None:
         raise RuntimeError(
             "weft.run() starts a loop, and this thread already runs one: `await` the function here instead"
         )
+    if backend == "trio":
+        if debug is not None:
+            raise ValueError("debug= is asyncio's; trio has no such mode")
+        import trio
+
+        return trio.run(main, *args)
     import asyncio  # here, not above: `import weft` leaves asyncio alone
 
     return asyncio.run(main(*args), debug=debug)

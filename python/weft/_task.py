@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from weft._group import Group
 
-__all__ = ["TaskProcess"]
+__all__ = ["TaskProcess", "awaited"]
 
 T = TypeVar("T")
 
@@ -36,6 +36,7 @@ class TaskProcess(Process[T]):
     __slots__ = ("_loop", "_task")
 
     _place = "task"
+    _in_host = True
 
     def __init__(self, group: Group, name: str, spawner: FrameType, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(group, name, spawner)
@@ -45,7 +46,7 @@ class TaskProcess(Process[T]):
     def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
         # An `async def` is called here, where wrong arguments are the caller's own TypeError. Anything else would run
         # the caller's code in the wrong thread, so it is called in the task.
-        coroutine: Coroutine[Any, Any, T] = fn(*args) if is_async else _awaited(fn, args)
+        coroutine: Coroutine[Any, Any, T] = fn(*args) if is_async else awaited(fn, args)
         try:
             if running_loop() is self._loop:
                 self._make_task(coroutine)
@@ -85,7 +86,9 @@ class TaskProcess(Process[T]):
         """See `Process.cancel`."""
         if not self._done:
             self._cancel_asked = True
-            self._group._in_loop(self._cancel_task)
+            host = self._group._host
+            assert host is not None
+            host.call(self._cancel_task)
 
     def _cancel_task(self) -> None:
         self._cancel_asked = True
@@ -107,7 +110,7 @@ class TaskProcess(Process[T]):
             self._finish(error=error)
 
 
-async def _awaited(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+async def awaited(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """Call `fn` in the task and wait for the awaitable it must give."""
     awaitable: Any = fn(*args)
     if not isinstance(awaitable, Awaitable):

@@ -16,8 +16,9 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import nullcontext
+from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 from trio.lowlevel import (
@@ -34,13 +35,20 @@ from trio.lowlevel import (
 )
 
 from weft import lowlevel
+from weft._errors import Cancelled
+from weft._process import Process
+from weft._task import awaited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from types import FrameType
 
+    from weft._group import Group
     from weft._weft import Op
 
-__all__ = ["add", "identify", "perform"]
+__all__ = ["TrioHost", "TrioProcess", "add", "identify", "perform"]
+
+T = TypeVar("T")
 
 
 def add() -> None:
@@ -153,3 +161,177 @@ async def _watch(op: Op[Any], descriptor: int, to_write: bool, case: int) -> Non
             trio.lowlevel.notify_closing(duplicate)
             os.close(duplicate)
     op._fire(case)
+
+
+class TrioHost:
+    """The task that entered a group, with a nursery for the children and a cancel scope for the body.
+
+    The nursery is the outer one: a child's error never reaches it, because the group collects them. Touched in trio's
+    thread only, but for `call`.
+    """
+
+    place = "task"
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._token = current_trio_token()
+        self._manager = trio.open_nursery()
+        self._body = trio.CancelScope()
+        self._in_body = True
+        self._timer: trio.CancelScope | None = None
+
+    @classmethod
+    async def open(cls, group: Group) -> TrioHost:
+        """A host for the task that runs."""
+        await checkpoint_if_cancelled()
+        host = cls(group)
+        host.nursery = await host._manager.__aenter__()
+        host._body.__enter__()
+        return host
+
+    nursery: trio.Nursery
+
+    def process(self, group: Group, name: str, spawner: FrameType) -> Process[Any]:
+        """A task in the nursery."""
+        return TrioProcess(group, name, spawner, self)
+
+    def call(self, call: Callable[[], object]) -> None:
+        """Now in trio's thread, else soon."""
+        if _task_here() is not None and current_trio_token() is self._token:
+            call()
+            return
+        try:
+            self._token.run_sync_soon(call)
+        except trio.RunFinishedError:
+            pass  # nothing of this group runs there any more
+
+    def abort_body(self) -> None:
+        """Cancel the body, if it is running."""
+        if self._in_body:
+            self._body.cancel()
+
+    def arm(self, seconds: float | None) -> None:
+        """Set the timer anew. It is a task of the nursery: trio has no other clock."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds is not None:
+            self._timer = trio.CancelScope()
+            self.nursery.start_soon(self._cancel_after, seconds, self._timer)
+
+    async def _cancel_after(self, seconds: float, timer: trio.CancelScope) -> None:
+        with timer:
+            await trio.sleep(seconds)
+            self._group.cancel()
+
+    @enable_ki_protection
+    async def leave(self, error: BaseException | None) -> bool | None:
+        """See `Host`."""
+        group = self._group
+        self._in_body = False
+        left: BaseException | None = error  # what of the error is not our own cancellation
+        verdict: BaseException | None = None
+        cancellation: BaseException | None = None
+        try:
+            try:
+                if error is None:
+                    self._body.__exit__(None, None, None)
+                elif self._body.__exit__(type(error), error, error.__traceback__):
+                    left = None
+            except BaseException as filtered:
+                left = filtered
+            if isinstance(left, trio.Cancelled | GeneratorExit):
+                cancellation = left
+            elif isinstance(left, Cancelled) and (group._aborting or group._scope.cancelled):
+                cancellation = left if group._cancelled_from_outside() else None
+            elif left is not None:
+                group._fail(left)
+            if error is not None:
+                group._abort()
+            # A cancellation from outside stays in force: notice it once, and then wait without it.
+            shield = trio.CancelScope()
+            with shield:
+                while (gate := group._next_gate()) is not None:
+                    try:
+                        await gate._closing()
+                    except trio.Cancelled as outside:
+                        cancellation = outside
+                        group._abort()
+                        shield.shield = True
+            verdict = group._verdict(cancellation)
+            return group._leave(verdict, error)
+        except BaseException:
+            group._abort()  # for when this coroutine is destroyed while it waits
+            raise
+        finally:
+            self.arm(None)
+            if not isinstance(error, GeneratorExit):
+                self.nursery.cancel_scope.shield = True  # nobody is in it any more but for an instant
+                await self._manager.__aexit__(None, None, None)
+            # The frame stays in the traceback of what is raised, and must not lead back to it.
+            error = left = cancellation = verdict = None
+
+
+class TrioProcess(Process[T]):
+    """A task in the nursery of its group."""
+
+    __slots__ = ("_host", "_task_scope")
+
+    _place = "task"
+    _in_host = True
+
+    def __init__(self, group: Group, name: str, spawner: FrameType, host: TrioHost) -> None:
+        super().__init__(group, name, spawner)
+        self._host = host
+        self._task_scope = trio.CancelScope()
+
+    def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
+        # An `async def` is called here, where wrong arguments are the caller's own TypeError.
+        coroutine = fn(*args) if is_async else awaited(fn, args)
+
+        def begin() -> None:
+            self._host.nursery.start_soon(self._main, coroutine, name=self._name)
+
+        try:
+            if _task_here() is not None and current_trio_token() is self._host._token:
+                begin()
+            else:
+                context = copy_context()
+                self._host._token.run_sync_soon(lambda: context.run(begin))
+        except BaseException:
+            coroutine.close()
+            raise
+
+    async def _main(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        value: T | None = None
+        error: BaseException | None = None
+        cancelled = False
+        try:
+            if self._cancel_asked:
+                coroutine.close()
+                cancelled = True
+                return
+            with self._task_scope:
+                value = await coroutine
+            cancelled = self._task_scope.cancelled_caught
+        except trio.Cancelled:
+            cancelled = True  # by a scope around the group, whose task passes it on
+        except BaseException as raised:
+            raised.__traceback__ = raised.__traceback__ and raised.__traceback__.tb_next
+            error = raised
+            cancelled = isinstance(raised, Cancelled) and self._cancel_asked
+        finally:
+            try:
+                self._finish(value, None if cancelled else error, cancelled=cancelled)
+            finally:
+                del self, error, coroutine  # this frame is in the error's traceback
+
+    def cancel(self) -> None:
+        """See `Process.cancel`."""
+        if not self._done:
+            self._cancel_asked = True
+            self._host.call(self._cancel_task)
+
+    def _cancel_task(self) -> None:
+        self._cancel_asked = True
+        self._task_scope.cancel()

@@ -50,7 +50,7 @@ def spawn_checks_the_arguments(group: weft.Group) -> None:
     group.spawn(fetch, 1)  # type: ignore[arg-type]
     group.spawn(count, b"1", b"2")  # type: ignore[call-arg, arg-type]
     group.spawn(count, b"1", on="task")  # type: ignore[call-overload]
-    group.spawn(count, b"1", on="greenlet")  # type: ignore[call-overload]
+    group.spawn(count, b"1", on="coroutine")  # type: ignore[call-overload]
     group.spawn(fetch("here"))  # type: ignore[call-overload]
 
 
@@ -82,4 +82,5 @@ def run_gives_what_main_returns() -> None:
     weft.run(fetch("here"))  # type: ignore[arg-type]
     weft.run(count, b"1")  # type: ignore[arg-type]
     weft.run(fetch, 1, 1)  # type: ignore[arg-type]
-    weft.run(fetch, "here", 1, backend="trio")  # type: ignore[arg-type]
+    assert_type(weft.run(fetch, "here", 1, backend="trio"), bytes)
+    weft.run(fetch, "here", 1, backend="twisted")  # type: ignore[arg-type]

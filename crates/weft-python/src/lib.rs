@@ -149,6 +149,7 @@ pub unsafe extern "C" fn PyInit__weft() -> *mut PyObject {
             &[
                 (c"select", Fast(select::select)),
                 (c"_add_scheduler", Fast(lowlevel::add_scheduler)),
+                (c"_scheduler_here", NoArguments(lowlevel::scheduler_here)),
                 (c"selecting", Fast(selecting::selecting)),
                 (c"after", OneArgument(timers::after)),
                 (c"at", OneArgument(timers::at)),

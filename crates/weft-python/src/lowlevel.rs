@@ -150,6 +150,25 @@ pub unsafe extern "C" fn add_scheduler(
     })
 }
 
+/// `_scheduler_here()`: `perform` of the scheduler whose parties await and that runs here, or None.
+pub unsafe extern "C" fn scheduler_here(module: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes our module; a scheduler's tuple.
+        unsafe {
+            let state = crate::state_of_module(module);
+            if !state.has_schedulers(Ref::Awaiting)? {
+                return Ok(ffi::none());
+            }
+            Ok(match state.scheduler(Ref::Awaiting)? {
+                None => ffi::none(),
+                Some((scheduler, _)) => {
+                    Owned::from_borrowed(c::PyTuple_GET_ITEM(scheduler.as_ptr(), Part::Perform as isize))
+                }
+            })
+        }
+    })
+}
+
 unsafe fn op<'a>(slf: *mut PyObject) -> &'a OpObject {
     // SAFETY: the interpreter passes a live operation.
     unsafe { OpObject::of(slf) }
