@@ -33,7 +33,7 @@ from itertools import count
 from math import inf
 from threading import RLock, Thread, current_thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, Self, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, TypeVarTuple, overload
 
 from weft._entry import is_async, reject_coroutine, running_loop
 from weft._errors import BlockingInLoopError, Cancelled
@@ -44,8 +44,37 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from contextvars import Context
     from types import FrameType, TracebackType
+    from typing import Protocol
 
     from weft._process import Process
+
+    class Host(Protocol):
+        """What a group entered by `async with` asks of its owner's scheduler. `_abort_body` and `arm` are called in its
+        thread."""
+
+        place: str
+
+        def process(self, group: Group, name: str, spawner: FrameType) -> Process[Any]:
+            """A child, not started yet, that will be a task."""
+            ...
+
+        def call(self, call: Callable[[], object]) -> None:
+            """Make a call in the owner's thread: now when this thread is running the scheduler, else soon. When that has
+            ended, nothing."""
+            ...
+
+        def abort_body(self) -> None:
+            """Cancel the body, if it is still running."""
+            ...
+
+        def arm(self, seconds: float | None) -> None:
+            """Have the group cancelled after so many seconds (None: not any more)."""
+            ...
+
+        async def leave(self, error: BaseException | None) -> bool | None:
+            """Wait for all children; the end of `async with`, whose body raised `error`."""
+            ...
+
 
 __all__ = ["Group"]
 
@@ -53,34 +82,6 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _NAMED_AT_MOST = 8  # processes in the message of an ExceptionGroup
-
-
-class Host(Protocol):
-    """What a group entered by `async with` asks of its owner's scheduler. `_abort_body` and `arm` are called in its
-    thread."""
-
-    place: str
-
-    def process(self, group: Group, name: str, spawner: FrameType) -> Process[Any]:
-        """A child, not started yet, that will be a task."""
-        ...
-
-    def call(self, call: Callable[[], object]) -> None:
-        """Make a call in the owner's thread: now when this thread is running the scheduler, else soon. When that has
-        ended, nothing."""
-        ...
-
-    def abort_body(self) -> None:
-        """Cancel the body, if it is still running."""
-        ...
-
-    def arm(self, seconds: float | None) -> None:
-        """Have the group cancelled after so many seconds (None: not any more)."""
-        ...
-
-    async def leave(self, error: BaseException | None) -> bool | None:
-        """Wait for all children; the end of `async with`, whose body raised `error`."""
-        ...
 
 
 _NEW, _OPEN, _ENDED = "not entered", "open", "ended"

@@ -51,6 +51,8 @@ __all__ = [
     "begin",
     "descriptors",
     "fire",
+    "is_outside",
+    "is_ready",
     "park",
     "resume",
     "skip",
@@ -128,6 +130,17 @@ def take(op: Op[T]) -> T:
 def undo(op: Op[Any]) -> None:
     """Give it up, whatever its state: a value it received goes back to the front of its channel."""
     op._undo()
+
+
+def is_ready(op: Op[Any]) -> bool:
+    """Whether `begin` would decide a fresh operation now, as far as one look can tell: for schedulers that give others a
+    turn before what does not have to wait."""
+    return op._is_ready()
+
+
+def is_outside(op: Op[Any]) -> bool:
+    """Whether `timer` and `descriptors` need to be asked."""
+    return op._is_outside()
 
 
 def timer(op: Op[Any]) -> tuple[float, int] | None:

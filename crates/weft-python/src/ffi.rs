@@ -694,12 +694,15 @@ pub unsafe fn call_in_context(context: *mut PyObject, callable: *mut PyObject, a
     }
 }
 
-/// What `await` steps of a coroutine.
-pub fn iterator_of(coroutine: &Owned) -> Py<Owned> {
-    // SAFETY: a live object; the name is a C string.
+/// What `await` steps of an awaitable.
+pub fn iterator_of(awaitable: &Owned) -> Py<Owned> {
+    // SAFETY: a live object; the slot is the type's.
     unsafe {
-        let method = Owned::from_new(c::PyObject_GetAttrString(coroutine.as_ptr(), c"__await__".as_ptr()))?;
-        call(method.as_ptr(), &[])
+        let slots = (*c::Py_TYPE(awaitable.as_ptr())).tp_as_async;
+        match if slots.is_null() { None } else { (*slots).am_await } {
+            Some(method) => Owned::from_new(method(awaitable.as_ptr())),
+            None => Err(type_error(&format!("perform= must give a coroutine, not {}", type_name(awaitable.as_ptr())))),
+        }
     }
 }
 

@@ -73,16 +73,23 @@ impl State {
     /// Of the scheduler whose parties await and that runs here: a coroutine that performs `op`.
     #[inline]
     pub fn perform_elsewhere(&self, op: *mut PyObject) -> Py<Option<Owned>> {
-        if !self.has_schedulers(Ref::Awaiting)? {
+        if !self.has_schedulers(Ref::Awaiting)? || self.steps_a_task_of_asyncio()? {
             return Ok(None);
         }
         self.perform_with(Ref::Awaiting, &[op])
     }
 
+    /// Whether asyncio runs here and steps a task: then that is who awaits, whatever its loop runs on.
+    fn steps_a_task_of_asyncio(&self) -> Py<bool> {
+        Ok(self.running_loop()?.is_some() && self.runs_a_task()?)
+    }
+
     /// Whether such a scheduler runs here: blocking would stop it.
     #[inline]
     pub fn awaits_elsewhere(&self) -> Py<bool> {
-        Ok(self.has_schedulers(Ref::Awaiting)? && self.scheduler(Ref::Awaiting)?.is_some())
+        Ok(self.has_schedulers(Ref::Awaiting)?
+            && !self.steps_a_task_of_asyncio()?
+            && self.scheduler(Ref::Awaiting)?.is_some())
     }
 
     #[cold]
@@ -156,7 +163,7 @@ pub unsafe extern "C" fn scheduler_here(module: *mut PyObject, _: *mut PyObject)
         // SAFETY: the interpreter passes our module; a scheduler's tuple.
         unsafe {
             let state = crate::state_of_module(module);
-            if !state.has_schedulers(Ref::Awaiting)? {
+            if !state.awaits_elsewhere()? {
                 return Ok(ffi::none());
             }
             Ok(match state.scheduler(Ref::Awaiting)? {
@@ -177,6 +184,18 @@ unsafe fn op<'a>(slf: *mut PyObject) -> &'a OpObject {
 pub unsafe extern "C" fn begin(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: from the interpreter, here and below.
     ffi::edge_object(|| Ok(ffi::boolean(unsafe { op(slf) }.decide_now()?)))
+}
+
+/// Whether it could be decided now, as far as one look can tell.
+pub unsafe extern "C" fn is_ready(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `begin`.
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { op(slf) }.is_ready_now()?)))
+}
+
+/// Whether it has a timer or a descriptor.
+pub unsafe extern "C" fn is_outside(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `begin`.
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { op(slf) }.has_outside())))
 }
 
 pub unsafe extern "C" fn park(slf: *mut PyObject, wake: *mut PyObject) -> *mut PyObject {
@@ -271,6 +290,15 @@ pub unsafe extern "C" fn descriptors(slf: *mut PyObject, _: *mut PyObject) -> *m
 }
 
 impl OpObject {
+    /// Whether there is anything to watch but channels.
+    fn has_outside(&self) -> bool {
+        use crate::op::Kind::{After, At, Readable, Tick, Writable};
+        self.with_leaves(|leaves| {
+            // SAFETY: the operation holds its leaves.
+            leaves.iter().any(|leaf| matches!(unsafe { &**leaf }.kind(), After | At | Tick | Readable | Writable))
+        })
+    }
+
     /// An error when it does not wait.
     fn check_parked(&self) -> Py<()> {
         match self.is_parked() {

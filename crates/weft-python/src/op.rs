@@ -840,6 +840,29 @@ impl OpObject {
         }
     }
 
+    /// Whether a fresh operation could be decided now. What can be decided at once by nobody but the one who looks is said to be ready; what
+    /// others may take in between may not be any more.
+    pub fn is_ready_now(&self) -> Py<bool> {
+        if !self.is_fresh() {
+            return Ok(false);
+        }
+        match self.extra() {
+            _ if self.is_on_channel() => self.is_ready(),
+            Extra::Select(select) if select.plain => self.with_leaves(|leaves| {
+                for leaf in leaves {
+                    // SAFETY: the select holds its leaves.
+                    let leaf = unsafe { &**leaf };
+                    if leaf.is_on_channel() && leaf.is_ready()? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }),
+            // Not told apart: a turn for the others before it is tried does no harm.
+            _ => Ok(!matches!(self.kind, Kind::Never | Kind::After)),
+        }
+    }
+
     /// It will not be performed.
     pub fn skip(&self) {
         if self.is_fresh() {
@@ -1067,6 +1090,8 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
             (c"_timer", NoArguments(lowlevel::timer)),
             (c"_descriptors", NoArguments(lowlevel::descriptors)),
             (c"_skip", NoArguments(lowlevel::skip)),
+            (c"_is_ready", NoArguments(lowlevel::is_ready)),
+            (c"_is_outside", NoArguments(lowlevel::is_outside)),
             (c"__class_getitem__", ClassOne(crate::channel::class_getitem)),
         ],
     );
