@@ -37,7 +37,8 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_finish():
     """Many tests collect garbage. Leave what pytest itself has made out of it, or each time takes a tenth of a second."""
     gc.collect()
-    gc.freeze()
+    if hasattr(gc, "freeze"):  # PyPy's collector has generations of its own
+        gc.freeze()
 
 
 @pytest.fixture

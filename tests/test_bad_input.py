@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 import weft
-from worlds import parked
+from worlds import collect, parked
 
 # Most operations here are refused before they could be performed. That they warn of it is tested in test_surface_ops.py.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -451,7 +451,7 @@ def test_running_what_is_no_async_function():
     coroutine = main()
     refused(TypeError, lambda: weft.run(coroutine))
     coroutine.close()
-    refused(ValueError, lambda: weft.run(main, backend="twisted"), "asyncio")
+    refused(ValueError, lambda: weft.run(main, backend="twisted"), "asyncio", "trio")
     assert weft.run(main) == 1
 
 
@@ -470,7 +470,7 @@ def test_a_refused_value_is_not_kept_alive():
         return weakref.ref(value)
 
     alive = attempt()
-    gc.collect()
+    collect()
     assert alive() is None
 
 

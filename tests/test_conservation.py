@@ -20,7 +20,7 @@ import weft
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from worlds import make_world, parked, until
+from worlds import fewer, make_world, parked, until
 
 SEED = int(os.environ.get("WEFT_SEED", "1978"))
 operations = Counter()  # performed in each storm, for the last test
@@ -170,7 +170,8 @@ def test_tasks_cancelled_at_random_lose_nothing(run, loop):
 
     async def main():
         tasks = [
-            asyncio.create_task(task_party(n, channels, books, 10_000, random.Random(SEED + n))) for n in range(32)
+            asyncio.create_task(task_party(n, channels, books, fewer(10_000), random.Random(SEED + n)))
+            for n in range(32)
         ]
         await cancel_at_random(tasks, rng, burst=2)
         for task in tasks:
@@ -184,7 +185,7 @@ def test_tasks_cancelled_at_random_lose_nothing(run, loop):
 def test_threads_whose_time_runs_out_lose_nothing():
     books, channels = Books(), new_channels()
     threads = [
-        threading.Thread(target=thread_party, args=(n, channels, books, 12_000, random.Random(SEED + n)))
+        threading.Thread(target=thread_party, args=(n, channels, books, fewer(12_000), random.Random(SEED + n)))
         for n in range(6)
     ]
     for thread in threads:
@@ -204,7 +205,7 @@ def test_two_loops_and_threads_at_once_lose_nothing():
         async def main():
             rng = random.Random(SEED + first)
             tasks = [
-                asyncio.create_task(task_party(n, channels, books, 3_000, random.Random(SEED + n)))
+                asyncio.create_task(task_party(n, channels, books, fewer(3_000), random.Random(SEED + n)))
                 for n in range(first, first + 10)
             ]
             await cancel_at_random(tasks, rng, burst=1)
@@ -218,7 +219,7 @@ def test_two_loops_and_threads_at_once_lose_nothing():
 
     threads = [threading.Thread(target=loop_in_thread, args=(first,)) for first in (100, 200)]
     threads += [
-        threading.Thread(target=thread_party, args=(n, channels, books, 6_000, random.Random(SEED + n)))
+        threading.Thread(target=thread_party, args=(n, channels, books, fewer(6_000), random.Random(SEED + n)))
         for n in range(3)
     ]
     for thread in threads:
@@ -294,7 +295,7 @@ def test_ends_that_come_and_go_lose_nothing(run):
 
     async def main():
         rng = random.Random(SEED)
-        for n in range(1500):
+        for n in range(fewer(1500)):
             recovered, kept, given, taken = [], [], [], []
             ch = weft.Channel(rng.choice((0, 1, 3)), on_undelivered=recovered.append)
             tx, rx = ch.split()
@@ -337,7 +338,7 @@ def test_ends_that_come_and_go_lose_nothing(run):
             assert sorted(given + kept) == [k * 100 + i for k in range(3) for i in range(5)], (n, end)
             s = ch.statistics()
             assert (s.sent, s.received, s.dropped, s.buffered) == (len(given), len(taken), len(recovered), 0)
-        operations["ends"] += 1500 * 15
+        operations["ends"] += fewer(1500) * 15
 
     run(main, limit=100)
 
@@ -347,7 +348,7 @@ def test_a_long_conversation_under_fire_loses_nothing(run):
     """The bulk: few parties, many messages, a cancel here and there."""
     books = Books()
     ch = weft.Channel(2)
-    rounds = 150_000
+    rounds = fewer(150_000)
 
     async def talker(n):
         given, _, kept, performed = books.party()
@@ -397,7 +398,7 @@ def test_a_long_conversation_under_fire_loses_nothing(run):
 def test_together_they_were_more_than_a_million_operations():
     if len(operations) < 7:
         pytest.skip("not all storms ran")
-    assert sum(operations.values()) > 1_000_000, operations
+    assert sum(operations.values()) > fewer(1_000_000), operations
 
 
 # --- the model ------------------------------------------------------------------------------------------------------

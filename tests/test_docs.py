@@ -171,3 +171,50 @@ def test_every_source_file_and_function_that_is_named_exists():
                 missing.add(f"{path.relative_to(ROOT)}: {span}")
     assert "future.rs::step" in named
     assert missing == set()
+
+
+def names_of_tests():
+    """The name of every test there is."""
+    files = (ROOT / "tests").rglob("test_*.py")
+    return {name for file in files for name in re.findall(r"^ *(?:async )?def (test_\w+)", file.read_text(), re.M)}
+
+
+@in_a_checkout
+def test_every_test_that_is_named_exists():
+    """`test_l4_*` names all that begin so."""
+    there = names_of_tests()
+    named, missing = set(), set()
+    for path, _, spans, _ in markdown():
+        for span in spans:
+            if not (match := re.fullmatch(r"(test_\w+)(\*?)", span)):
+                continue
+            named.add(span)
+            found = any(name.startswith(match[1]) for name in there) if match[2] else span in there
+            if not found and not (ROOT / "tests" / f"{span}.py").exists():
+                missing.add(f"{path.relative_to(ROOT)}: {span}")
+    assert "test_l15_*" in named
+    assert missing == set()
+
+
+@in_a_checkout
+def test_every_guarantee_is_backed_by_a_law_and_a_test():
+    """The first table's numbers are the rows of the second, each of which names laws that are there and what tests it."""
+    guarantees, _, backing = (ROOT / "docs/guides/guarantees.md").read_text().partition("## What holds it")
+    laws = set(re.findall(r"^## (L\d+) ", (ROOT / "docs/design/laws.md").read_text(), re.M))
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \| [^|]+ \| ([^|]+) \|$", backing, re.M)
+    used = set(re.findall(r"\((\d+)\)", guarantees))
+    assert used == {number for number, _, _ in rows} and len(rows) == len(used) > 20
+    for number, by, tests in rows:
+        assert by == "all" or set(by.split(", ")) <= laws, f"({number}) names no law: {by}"
+        assert "`test_" in tests, f"({number}) is tested by nothing"
+    table = [line.count("|") for line in guarantees.splitlines() if line.startswith("|")]
+    assert set(table) == {9}, "a row has a cell too few or too many"
+
+
+@in_a_checkout
+def test_the_worlds_that_the_guarantees_are_tested_in_are_those_of_the_tests():
+    from worlds import WORLDS
+
+    page = (ROOT / "docs/guides/guarantees.md").read_text()
+    listed = re.search(r"`tests/worlds.py`: (.*?)\)", page, re.S)
+    assert listed and set(re.findall(r"`(\w+)`", listed[1])) == set(WORLDS)

@@ -94,8 +94,8 @@ def everything_works():
 """
 
 
-def run(python, text, *options):
-    assert python(PRELUDE + textwrap.dedent(text), *options) == ""
+def run(python, text, *options, limit=LIMIT):
+    assert python(PRELUDE + textwrap.dedent(text), *options, limit=limit) == ""
 
 
 THREADS = (
@@ -422,6 +422,7 @@ def test_forking_in_the_middle_of_what_threads_do(python):
             thread.join()
         """,
         *THREADS,
+        limit=5 * LIMIT,
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 import weft
 from worlds import (
     CANCELLED,
+    COUNTED,
     PAUSE,
     Within,
     draining,
@@ -462,7 +463,8 @@ def test_l4_an_end_that_committed_is_not_hidden_by_a_cancel(looped):
     party.cancel()
     until(lambda: party.done)
     assert isinstance(party.error, asyncio.CancelledError)
-    assert isinstance(party.error.__context__, weft.Closed)  # it came first
+    if COUNTED:  # PyPy keeps no context of what is thrown into a generator a second time
+        assert isinstance(party.error.__context__, weft.Closed)  # it came first
 
 
 def test_l4_a_task_whose_last_act_committed_returns_its_value(looped):
@@ -1523,6 +1525,7 @@ L14 = {
         for _ in range(3):
             ch.send_nowait(Value())
         ch.poison()
+        gc.collect()
         assert len(deaths) == 3, deaths
     """,
     "finaliser_of_a_displaced_value": """
@@ -1537,6 +1540,7 @@ L14 = {
         ch = weft.Channel(1, overflow="drop_oldest")
         for _ in range(3):
             ch.send_nowait(Value())
+        gc.collect()
         assert deaths
     """,
     "finaliser_of_an_abandoned_channel": """
@@ -1563,6 +1567,7 @@ L14 = {
         ch = weft.Channel(1)
         ch.send_nowait(Value())
         ch.poison()
+        gc.collect()
         assert done == [1]
     """,
     "map": """

@@ -8,7 +8,7 @@ import traceback
 
 import pytest
 import weft
-from worlds import draining, parked, perform, sending, until_parked
+from worlds import collect, draining, parked, perform, sending, until_parked
 
 # --- making one -----------------------------------------------------------------------------------------------------
 
@@ -102,6 +102,7 @@ def test_a_channel_does_not_keep_what_it_gave_away():
     assert alive() is not None
     value = ch.recv_nowait()
     del value
+    collect()
     assert alive() is None
 
 

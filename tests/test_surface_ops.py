@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 import weft
-from worlds import GroupThreads, Threads, Within, parked, perform, take_turns, until, until_parked
+from worlds import GroupThreads, Threads, Within, collect, parked, perform, take_turns, until, until_parked
 
 
 def test_nothing_happens_until_it_is_performed():
@@ -281,6 +281,7 @@ def test_an_op_is_an_awaitable_of_collections_abc():
 def test_an_op_keeps_what_it_was_made_from_alive():
     ch = weft.Channel(4)
     ch.sender().send("v").wait()  # the end lives as long as its operation
+    collect()
     assert ch.closed and ch.recv_nowait() == "v"
     op = weft.Channel(1).send("v")
     gc.collect()

@@ -12,6 +12,12 @@
 Importing it starts no thread and imports no scheduler.
 """
 
+import os
+import sys
+
+if os.environ.get("WEFT_PURE") == "1":
+    sys.modules["weft._weft"] = __import__("weft._pure", fromlist=["*"])  # in Python alone, to test it
+
 from weft._errors import (
     BlockingInLoopError,
     Cancelled,
@@ -26,6 +32,7 @@ from weft._errors import (
 from weft._event import Event
 from weft._group import Group
 from weft._process import Process
+from weft._producer import producer
 from weft._results import Selected, Statistics
 from weft._run import run
 from weft._weft import (
@@ -75,6 +82,7 @@ __all__ = [
     "always",
     "at",
     "never",
+    "producer",
     "readable",
     "run",
     "select",

@@ -13,19 +13,27 @@ Source: gevent's documentation of `gevent.hub.Waiter` and of the event loop's wa
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Coroutine
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import gevent
+try:
+    import gevent
+except ModuleNotFoundError as missing:
+    if missing.name != "gevent":
+        raise
+    raise ModuleNotFoundError("on='greenlet' needs gevent, which is not installed", name="gevent") from missing
 from gevent._hub_local import get_hub_if_exists  # there is no public way to ask without making one
-from gevent.hub import Waiter
+from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from weft import lowlevel
+from weft._entry import running_loop
 from weft._errors import BlockingInLoopError, Cancelled
 from weft._process import Process
+from weft._weft import _scheduler_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,12 +42,18 @@ if TYPE_CHECKING:
     from weft._group import Group
     from weft._weft import Op
 
+    _Greenlet = gevent.Greenlet[..., Any]
+else:
+    _Greenlet = gevent.Greenlet  # generic for type checkers only
+
 __all__ = ["GreenletProcess", "add"]
 
 T = TypeVar("T")
 
+_current_scope = lowlevel.Scope.current
 _READ, _WRITE = 1, 2  # libev's and libuv's numbers
 _FOR_EVER = 1e9  # seconds; more is beyond what every loop can count
+_EXPIRY = getattr(getattr(gevent.Timeout, "_on_expiration", None), "__code__", None)  # where a timeout throws
 
 
 def add() -> None:
@@ -58,68 +72,85 @@ def _identify() -> object:
 
 def _wait(op: Op[Any], timeout: float | None) -> Any:
     """What `op.wait(timeout)` does in a greenlet when it cannot be done at once."""
-    hub: Any = gevent.get_hub()
+    hub: Any = get_hub_if_exists()
     me = getcurrent()
     if me is hub:
-        raise BlockingInLoopError(f"{op!r} would block gevent's hub: it was called by a callback of the hub's loop")
-    waiter: Any = Waiter(hub)
-    wait = _Wait(op, hub, waiter)
+        raise BlockingInLoopError(
+            f"{op._describe()} would block gevent's hub: it was called by a callback of the hub's loop"
+        )
+    wait = _Wait(hub, me)
     if op._park(wait.wake):
         return op._take()
-    scope = lowlevel.Scope.current()
+    scope = _current_scope()
+    rouse = wait.rouse  # one object, by which the scope knows it again
     if scope is not None:
-        scope._enroll(wait.rouse)
-    watchers: list[Any] = []
-    _keep_alive(hub, 1)
+        scope._enroll(rouse)
+    watchers: list[Any] | None = None
+    home: _Home | None = getattr(hub, "_weft_home", None)
+    if home is None:
+        home = hub._weft_home = _Home(hub.loop)
+    home.hold()
     try:
-        _watch(watchers, hub, op, wait, timeout, scope)
+        if timeout is not None or scope is not None or op._is_outside():
+            watchers = []
+            _watch(watchers, hub, op, wait, timeout, scope)
         while True:
             try:
-                waiter.get()
+                hub.switch()
             except BaseException as error:
+                wait.parked = False
                 if op._withdraw():
                     raise
-                hub.loop.run_callback(_throw, me, error)
+                hub.loop.run_callback(_throw, me, error, _timeout_behind(error, hub, me))
                 return op._take()
-            waiter.clear()
-            if wait.met and op._resume():
+            if op._resume():
                 return op._take()
-            wait.met = False
             if scope is not None and scope.cancelled and op._withdraw():
-                raise Cancelled(f"{op!r} was withdrawn: the group this greenlet belongs to was cancelled")
+                if isinstance(me, _Child):
+                    me.process._notice()
+                raise Cancelled(f"{op._describe()} was withdrawn: the group this greenlet belongs to was cancelled")
             if wait.timed_out and op._withdraw():
-                raise TimeoutError(f"{op!r} was not met within {timeout} s and was withdrawn")
+                raise TimeoutError(f"{op._describe()} was not met within {timeout} s and was withdrawn")
     except BaseException:
         op._undo()  # does nothing to one that has ended
         raise
     finally:
+        wait.parked = False
         if scope is not None:
-            scope._leave(wait.rouse)
-        for watcher in watchers:
-            watcher.stop()
-            watcher.close()
-        _keep_alive(hub, -1)
-
-
-def _keep_alive(hub: Any, count: int) -> None:
-    """Tell the hub's loop how many more wait for something that may come from another thread. A loop without anything
-    to watch would end, with LoopExit."""
-    home = getattr(hub, "_weft_home", None)
-    if home is None:
-        home = hub._weft_home = _Home(hub.loop.async_())
-    home.parked += count
-    if home.parked == 0:
-        home.watcher.stop()
-    elif home.parked == count:
-        home.watcher.start(_nothing)
+            scope._leave(rouse)
+        if watchers is not None:
+            for watcher in watchers:
+                watcher.stop()
+                watcher.close()
+        home.let_go()
 
 
 class _Home:
-    """What weft keeps per hub: how many of its greenlets are parked, and what keeps its loop alive meanwhile."""
+    """How to keep a hub's loop alive while its greenlets are parked: what they wait for may come from another thread,
+    and a loop without anything to watch would end, with LoopExit. One `hold` for each `let_go`."""
 
-    def __init__(self, watcher: Any) -> None:
-        self.watcher = watcher
-        self.parked = 0
+    __slots__ = ("hold", "let_go", "parked", "watcher")
+
+    def __init__(self, loop: Any) -> None:
+        try:
+            loop.ref()
+            loop.unref()
+        except (AttributeError, NotImplementedError):  # libuv has no such count: a watcher does it
+            self.watcher = loop.async_()
+            self.parked = 0
+            self.hold, self.let_go = self._watch, self._unwatch
+        else:
+            self.hold, self.let_go = loop.ref, loop.unref
+
+    def _watch(self) -> None:
+        self.parked += 1
+        if self.parked == 1:
+            self.watcher.start(_nothing)
+
+    def _unwatch(self) -> None:
+        self.parked -= 1
+        if self.parked == 0:
+            self.watcher.stop()
 
 
 def _nothing() -> None:
@@ -146,27 +177,34 @@ def _watch(watchers: list[Any], hub: Any, op: Op[Any], wait: _Wait, timeout: flo
 class _Wait:
     """How a parked greenlet is woken, from its own thread or another."""
 
-    __slots__ = ("hub", "met", "op", "timed_out", "waiter")
+    __slots__ = ("greenlet", "hub", "parked", "timed_out")
 
-    def __init__(self, op: Op[Any], hub: Any, waiter: Any) -> None:
-        self.op = op
+    def __init__(self, hub: Any, greenlet: Any) -> None:
         self.hub = hub
-        self.waiter = waiter
-        self.met = False
+        self.greenlet = greenlet
+        self.parked = True
         self.timed_out = False
 
     def wake(self) -> bool:
-        """Called when the operation is decided. False: the hub is gone."""
-        self.met = True
+        """Called when the operation is decided. False: the hub is gone, or the thread it ran in."""
+        hub: Any = self.hub
+        if get_hub_if_exists() is hub:
+            hub.loop.run_callback(self.switch)
+            return True
         return self.rouse()
+
+    def switch(self) -> None:
+        """Called by the hub. The greenlet may have gone on meanwhile, and wait for something else."""
+        if self.parked:
+            self.greenlet.switch()
 
     def rouse(self) -> bool:
         """Have the greenlet look again."""
         loop = self.hub.loop
-        if loop is None or self.waiter.greenlet is None and self.hub.dead:
+        if loop is None or self.greenlet.dead:  # of an ended thread, every greenlet is
             return False
         call = loop.run_callback if get_hub_if_exists() is self.hub else loop.run_callback_threadsafe
-        call(self.waiter.switch, None)
+        call(self.switch)
         return True
 
     def expire(self) -> None:
@@ -174,12 +212,24 @@ class _Wait:
         self.rouse()
 
 
-def _throw(greenlet: Any, error: BaseException) -> None:
+def _throw(greenlet: Any, error: BaseException, timeout: gevent.Timeout | None) -> None:
     """Deliver what came too late for the operation it met. Called by the hub, hence while the greenlet is switched
     out."""
-    if greenlet.dead or (isinstance(error, gevent.Timeout) and not _is_open(error)):
+    if greenlet.dead or (timeout is not None and not _is_open(timeout)):
         return
     greenlet.throw(error)
+
+
+def _timeout_behind(error: BaseException, hub: Any, greenlet: Any) -> gevent.Timeout | None:
+    """The timeout an error comes from: itself, or the one that was told to raise it. Asked while the hub is in the
+    middle of throwing."""
+    if isinstance(error, gevent.Timeout):
+        return error
+    frame = hub.gr_frame
+    if frame is None or frame.f_code is not _EXPIRY:
+        return None
+    found = frame.f_locals
+    return found["self"] if found.get("prev_greenlet") is greenlet else None
 
 
 def _is_open(timeout: gevent.Timeout) -> bool:
@@ -187,11 +237,39 @@ def _is_open(timeout: gevent.Timeout) -> bool:
     return type(timeout.timer).__name__ != "_FakeTimer"
 
 
-class GreenletProcess(Process[T]):
-    """A greenlet of the thread that spawned it, under a scope of its own. Cancelling it kills it, with
-    `GreenletExit`."""
+class _Children(set["GreenletProcess[Any]"]):
+    """The children that run in one thread. A group must hear of those that the thread leaves behind when it ends."""
 
-    __slots__ = ("_greenlet", "_raised", "_scope")
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            for process in list(self):
+                process._lose_thread()
+
+
+_here = get_original("threading", "local")()  # not gevent's, which is of one greenlet
+
+
+def _children_here() -> _Children:
+    children: _Children | None = getattr(_here, "children", None)
+    if children is None:
+        children = _here.children = _Children()
+    return children
+
+
+class _Child(_Greenlet):
+    """The greenlet of a process."""
+
+    process: GreenletProcess[Any]
+
+
+class GreenletProcess(Process[T]):
+    """A greenlet of the thread that spawned it, under a scope of its own.
+
+    Cancelling it makes the operation it is parked on raise `Cancelled`, or kills it, with `GreenletExit`, when it is
+    parked on something else. It is told once; but operations that it begins afterwards raise `Cancelled` again.
+    """
+
+    __slots__ = ("_greenlet", "_raised", "_scope", "_timer", "_told")
 
     _place = "greenlet"
 
@@ -200,15 +278,28 @@ class GreenletProcess(Process[T]):
         self._scope = lowlevel.Scope(scope)
         self._greenlet: Any = None
         self._raised: BaseException | None = None
+        # In the greenlet's thread only.
+        self._timer: Any = None
+        self._told = False
 
     def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
+        if running_loop() is not None or _scheduler_here() is not None:
+            raise ValueError(
+                "on='greenlet' needs a hub of gevent, and this thread runs another event loop, which would never let "
+                "the greenlet run; spawn it in a greenlet or a thread, or use on='task' or on='thread'"
+            )
         # A greenlet starts with an empty context, and gives its own to nobody.
-        self._greenlet = gevent.Greenlet(copy_context().run, self._main, fn, args)
+        self._greenlet = _Child(copy_context().run, self._main, fn, args)
+        self._greenlet.process = self
         self._greenlet.name = self._name
         self._greenlet.rawlink(self._on_done)
+        _children_here().add(self)
         self._greenlet.start()
+        self._arm()
 
     def _main(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if self._cancel_asked:
+            raise gevent.GreenletExit
         self._scope.enter()
         try:
             result = fn(*args)
@@ -220,18 +311,34 @@ class GreenletProcess(Process[T]):
             raise
         except BaseException as error:
             # Kept here: gevent would print it, and nobody needs to hear of it twice.
-            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            # Not by assignment: there are error classes that forbid that.
+            BaseException.with_traceback(error, error.__traceback__ and error.__traceback__.tb_next)
             self._raised = error
+            if isinstance(error, StopIteration):
+                # It would end the coroutine or generator that joins, without a word (PEP 479 is about the same).
+                self._raised = RuntimeError(f"process {self._name!r} raised StopIteration")
+                self._raised.__cause__ = error
         finally:
             self._scope.exit()
             del self, fn, args  # this frame is in the error's traceback
 
     def _on_done(self, greenlet: Any) -> None:
         error, self._raised, self._greenlet = self._raised, None, None
+        _children_here().discard(self)
+        self._disarm()
         if isinstance(greenlet.value, gevent.GreenletExit) or (isinstance(error, Cancelled) and self._scope.cancelled):
             self._finish(cancelled=True)
         else:
             self._finish(greenlet.value, error)
+
+    def _lose_thread(self) -> None:
+        """The thread has ended, and this greenlet will never run again."""
+        error, self._greenlet = None, None
+        if not self._cancel_asked:
+            error = RuntimeError(
+                f"process {self._name!r} can never end: the thread of its greenlet has ended; wait for it there"
+            )
+        self._finish(error=error, cancelled=error is None)
 
     def cancel(self) -> None:
         """See `Process.cancel`."""
@@ -239,10 +346,40 @@ class GreenletProcess(Process[T]):
             return
         self._cancel_asked = True
         self._scope.cancel()
+        self._call(self._kill)
+
+    def _kill(self) -> None:
+        """Called by the hub, after the operation that the greenlet is parked on has heard of the scope's end."""
+        if self._greenlet is not None and not self._told:
+            self._greenlet.kill(block=False)
+
+    def _notice(self) -> None:
+        """An operation that was parked in this greenlet was cancelled; by this process's end, or by that of an inner
+        group alone."""
+        self._told = self._told or self._scope.cancelled
+
+    def _call(self, call: Callable[[], object]) -> None:
+        """Have the hub make a call, in the greenlet's thread. When it has ended, nothing."""
         greenlet = self._greenlet
-        if greenlet is not None:
-            hub = greenlet.parent if not greenlet.dead else None
-            loop = getattr(hub, "loop", None)
-            if loop is not None:
-                call = loop.run_callback if get_hub_if_exists() is hub else loop.run_callback_threadsafe
-                call(greenlet.kill, gevent.GreenletExit, False)
+        hub = None if greenlet is None or greenlet.dead else greenlet.parent
+        loop = getattr(hub, "loop", None)
+        if loop is not None:
+            (loop.run_callback if get_hub_if_exists() is hub else loop.run_callback_threadsafe)(call)
+
+    # The group's deadline: weft's operations keep it by themselves, gevent's know nothing of it.
+
+    def _deadline_moved(self) -> None:
+        self._call(self._arm)
+
+    def _arm(self) -> None:
+        self._disarm()
+        left = self._group._time_left()
+        if left is not None and left < _FOR_EVER and self._greenlet is not None:
+            self._timer = gevent.get_hub().loop.timer(left)
+            self._timer.start(self._group.cancel)
+
+    def _disarm(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+            timer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from greenlet import getcurrent
@@ -22,11 +23,18 @@ def add() -> None:
 
 def _identify() -> object:
     current = getcurrent()
-    return current if current.parent is not None else None
+    return None if current.parent is None or _is_pool_worker(current) else current
+
+
+def _is_pool_worker(current: object) -> bool:
+    """Whether this greenlet is all that runs in a thread of gevent's threadpool: it may block, like any thread."""
+    pool = sys.modules.get("gevent.threadpool")
+    worker = getattr(pool, "_WorkerGreenlet", None)
+    return worker is not None and isinstance(current, worker)
 
 
 def _wait(op: Op[Any], timeout: float | None) -> NoReturn:
     raise BlockingInLoopError(
-        f"{op!r} would block every greenlet of this thread: {getcurrent()!r} has no hub to switch to; "
+        f"{op._describe()} would block every greenlet of this thread: {getcurrent()!r} has no hub to switch to; "
         "run it in gevent, or perform the operation in another thread"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from threading import RLock
 
 __all__ = ["adopt"]
 
@@ -19,18 +20,32 @@ _KNOWN = {
     "greenlet": "weft._greenlet",
 }
 _adopted: set[str] = set()
+_lock = RLock()
+_adopting = False
 
 
 def adopt() -> None:
-    """Import our side of every scheduler that the program has imported by now."""
-    for theirs, ours in _KNOWN.items():
-        module = sys.modules.get(theirs)
-        if module is None or theirs in _adopted or _is_being_imported(module):
-            continue
-        if theirs == "greenlet" and "gevent" in sys.modules and "gevent.hub" not in _adopted:
-            continue  # gevent is being imported: its hub first
-        _adopted.add(theirs)
-        import_module(ours).add()
+    """Import our side of every scheduler that the program has imported by now.
+
+    Whoever comes meanwhile, in another thread, waits: to go on without a scheduler that is there would block it. The
+    thread that imports may itself perform operations while it does, and goes on.
+    """
+    global _adopting
+    with _lock:
+        if _adopting:
+            return
+        _adopting = True
+        try:
+            for theirs, ours in _KNOWN.items():
+                module = sys.modules.get(theirs)
+                if module is None or theirs in _adopted or _is_being_imported(module):
+                    continue
+                if theirs == "greenlet" and "gevent" in sys.modules and "gevent.hub" not in _adopted:
+                    continue  # gevent is being imported: its hub first
+                import_module(ours).add()
+                _adopted.add(theirs)
+        finally:
+            _adopting = False
 
 
 def _is_being_imported(module: object) -> bool:

@@ -14,11 +14,10 @@ Source: trio's reference, "Low-level operations: sleeping and waking", and its r
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 from trio.lowlevel import (
@@ -29,6 +28,7 @@ from trio.lowlevel import (
     current_trio_token,
     enable_ki_protection,
     reschedule,
+    spawn_system_task,
     wait_readable,
     wait_task_rescheduled,
     wait_writable,
@@ -56,111 +56,159 @@ def add() -> None:
     lowlevel.add_scheduler(identify, perform=perform)
 
 
-def _task_here() -> trio.lowlevel.Task | None:
-    try:
-        return current_task()
-    except RuntimeError:
-        return None
+try:
+    # Not the public way, but by far the fastest: the public one answers with an exception, or through a coroutine.
+    from trio._core._run import GLOBAL_RUN_CONTEXT as _context
 
+    identify: Callable[[], trio.lowlevel.Task | None] = partial(getattr, _context, "task", None)
+    """The trio task that runs here."""
 
-if hasattr(trio.lowlevel, "in_trio_task"):  # trio 0.29: the same without an exception
-    _in_trio_task = trio.lowlevel.in_trio_task
+    def _may_be_cancelled(task: Any) -> bool:
+        if task._cancel_status.effectively_cancelled or (task._runner.ki_pending and task is task._runner.main_task):
+            return True
+        task._cancel_points += 1  # it was one, all the same
+        return False
 
-    def _task_here() -> trio.lowlevel.Task | None:
-        return current_task() if _in_trio_task() else None
+except ImportError:
 
-
-def identify() -> trio.lowlevel.Task | None:
-    """The trio task that runs here. An asyncio task that runs on top of one (trio-asyncio) is asyncio's."""
-    task = _task_here()
-    if task is not None and "asyncio" in sys.modules:
-        events = sys.modules["asyncio"]
-        if events._get_running_loop() is not None and events.current_task() is not None:
+    def identify() -> trio.lowlevel.Task | None:
+        try:
+            return current_task()
+        except RuntimeError:
             return None
-    return task
+
+    def _may_be_cancelled(task: Any) -> bool:
+        return True
 
 
 @enable_ki_protection
-async def perform(op: Op[Any]) -> Any:
+async def perform(op: Any) -> Any:
     """What `await op` does in a trio task."""
     try:
-        await checkpoint_if_cancelled()
-    except BaseException:
-        op._skip()
-        raise
-    decided = op._begin()
-    try:
-        if not decided:
-            return await _wait(op)
-        await cancel_shielded_checkpoint()
-        return op._take()
-    except BaseException:
-        op._undo()  # does nothing to one that has ended
-        raise
+        task: Any = identify()
+        if _may_be_cancelled(task) and op._is_ready():
+            try:
+                await checkpoint_if_cancelled()
+            except BaseException:
+                op._skip()
+                raise
+        # An operation that has to wait notices a cancellation by the abort function.
+        decided = op._begin()
+        try:
+            if decided or op._park(partial(_wake, task, current_trio_token())):
+                await cancel_shielded_checkpoint()
+            elif op._is_outside():
+                await _wait_outside(op)
+            else:
+
+                def abort(_: Callable[[], None]) -> Abort:
+                    # No operation: the task was destroyed, and trio is clearing up.
+                    return Abort.SUCCEEDED if op is None or op._withdraw() else Abort.FAILED
+
+                await wait_task_rescheduled(abort)
+                while not op._resume():
+                    await wait_task_rescheduled(abort)
+            return op._take()
+        except BaseException:
+            op._undo()  # does nothing to one that has ended
+            raise
+    finally:
+        # This frame is in the traceback of what is raised, which may be an error that the operation's channel holds.
+        op = None
 
 
-async def _wait(op: Op[Any]) -> Any:
-    task = current_task()
-    if op._park(partial(_wake, task, current_trio_token())):
-        await cancel_shielded_checkpoint()
-        return op._take()
+async def _wait_outside(op: Any) -> None:
+    """Wait for a parked operation that has timers or descriptors."""
     timer = op._timer()
-    descriptors = op._descriptors()
     scope: Any = nullcontext()
     if timer is not None:
         scope = trio.CancelScope(deadline=trio.current_time() + timer[0])
 
     def abort(_: Callable[[], None]) -> Abort:
+        if op is None:
+            return Abort.SUCCEEDED
         # The scope of the timer is the one that ends, or another one is.
         if timer is not None and trio.current_time() >= scope.deadline and op._fire(timer[1]):
             return Abort.FAILED
         return Abort.SUCCEEDED if op._withdraw() else Abort.FAILED
 
-    with scope:
-        if descriptors:
-            async with trio.open_nursery() as nursery:
-                for descriptor in descriptors:
-                    nursery.start_soon(_watch, op, *descriptor)
-                await _sleep(op, abort)
-                nursery.cancel_scope.cancel()
-        else:
-            await _sleep(op, abort)
-    return op._take()
-
-
-async def _sleep(op: Op[Any], abort: Callable[[Callable[[], None]], Abort]) -> None:
-    while True:
-        await wait_task_rescheduled(abort)
-        if op._resume():
-            return
+    watching = _Watching(op) if op._descriptors() else None
+    try:
+        try:
+            with scope:
+                while True:
+                    await wait_task_rescheduled(abort)
+                    if op._resume():
+                        break
+        except GeneratorExit:
+            watching = None  # nothing can be waited for any more
+            raise
+        finally:
+            if watching is not None:
+                await watching.stop()
+    finally:
+        op = watching = None  # see `perform`
 
 
 def _wake(task: trio.lowlevel.Task, token: trio.lowlevel.TrioToken) -> bool:
     """Called when the operation is decided, in any thread. False: the task's run is over."""
-    here = _task_here()
-    if here is not None and current_trio_token() is token:
+    here = identify()
+    # The task itself is here when a signal handler meets the operation just before the task suspends.
+    if here is not None and here is not task and current_trio_token() is token:
         reschedule(task)
         return True
     try:
         token.run_sync_soon(reschedule, task)
-    except trio.RunFinishedError:
+    except (trio.RunFinishedError, OSError):  # the latter of a run that broke down: its sockets are closed
         return False
     return True
 
 
-async def _watch(op: Op[Any], descriptor: int, to_write: bool, case: int) -> None:
-    # trio lets one task wait for a descriptor; a duplicate is another descriptor. (On Windows it is a socket's handle,
-    # which cannot be duplicated so.)
-    duplicate = os.dup(descriptor) if os.name == "posix" else descriptor
-    try:
-        await (wait_writable if to_write else wait_readable)(duplicate)
-    except OSError:
-        pass  # who reads or writes next learns what is wrong with it
-    finally:
-        if duplicate != descriptor:
-            trio.lowlevel.notify_closing(duplicate)
-            os.close(duplicate)
-    op._fire(case)
+class _Watching:
+    """The descriptors of a parked operation, each watched by a system task.
+
+    They are no children of the task that waits: its cancellation must not end them before the operation has said whether
+    it was met, and a nursery would raise a group where the bare `Cancelled` is due.
+    """
+
+    def __init__(self, op: Op[Any]) -> None:
+        self._op = op
+        self._scopes: list[trio.CancelScope] = []
+        self._running = 0
+        self._stopper: trio.lowlevel.Task | None = None
+        for descriptor in op._descriptors():
+            scope = trio.CancelScope()
+            spawn_system_task(self._watch, scope, *descriptor)
+            self._scopes.append(scope)
+            self._running += 1
+
+    async def stop(self) -> None:
+        """Give the descriptors up. It cannot be cancelled, and does not take long."""
+        for scope in self._scopes:
+            scope.cancel()
+        if self._running:
+            self._stopper = current_task()
+            await wait_task_rescheduled(lambda _: Abort.FAILED)
+
+    async def _watch(self, scope: trio.CancelScope, descriptor: int, to_write: bool, case: int) -> None:
+        duplicate = descriptor
+        try:
+            with scope:
+                try:
+                    if os.name == "posix":
+                        # trio lets one task wait for a descriptor; a duplicate is another descriptor. (On Windows it is
+                        # a socket's handle, which cannot be duplicated so.)
+                        duplicate = os.dup(descriptor)
+                    await (wait_writable if to_write else wait_readable)(duplicate)
+                except OSError:
+                    pass  # who reads or writes next learns what is wrong with it
+                self._op._fire(case)
+        finally:
+            if duplicate != descriptor:
+                os.close(duplicate)
+            self._running -= 1
+            if not self._running and self._stopper is not None:
+                reschedule(self._stopper)
 
 
 class TrioHost:
@@ -197,7 +245,7 @@ class TrioHost:
 
     def call(self, call: Callable[[], object]) -> None:
         """Now in trio's thread, else soon."""
-        if _task_here() is not None and current_trio_token() is self._token:
+        if identify() is not None and current_trio_token() is self._token:
             call()
             return
         try:
@@ -232,6 +280,8 @@ class TrioHost:
         left: BaseException | None = error  # what of the error is not our own cancellation
         verdict: BaseException | None = None
         cancellation: BaseException | None = None
+        destroyed = isinstance(error, GeneratorExit)  # then nothing can be waited for
+        interruption: BaseException | None = None  # a Ctrl-C: the first is kept, a second goes through
         try:
             try:
                 if error is None:
@@ -240,12 +290,16 @@ class TrioHost:
                     left = None
             except BaseException as filtered:
                 left = filtered
-            if isinstance(left, trio.Cancelled | GeneratorExit):
+            if isinstance(left, GeneratorExit) or (left is not None and _without_cancellations(left) is None):
                 cancellation = left
             elif isinstance(left, Cancelled) and (group._aborting or group._scope.cancelled):
                 cancellation = left if group._cancelled_from_outside() else None
             elif left is not None:
+                left = _without_cancellations(left)
+                assert left is not None
                 group._fail(left)
+                if isinstance(left, KeyboardInterrupt):
+                    interruption = left
             if error is not None:
                 group._abort()
             # A cancellation from outside stays in force: notice it once, and then wait without it.
@@ -258,18 +312,37 @@ class TrioHost:
                         cancellation = outside
                         group._abort()
                         shield.shield = True
+                    except KeyboardInterrupt as pressed:
+                        if interruption is not None:
+                            raise
+                        interruption = pressed
+                        group._fail(pressed)
+                        group._abort()
             verdict = group._verdict(cancellation)
             return group._leave(verdict, error)
-        except BaseException:
+        except BaseException as broken:
+            destroyed = isinstance(broken, GeneratorExit)
             group._abort()  # for when this coroutine is destroyed while it waits
             raise
         finally:
             self.arm(None)
-            if not isinstance(error, GeneratorExit):
+            if not destroyed:
                 self.nursery.cancel_scope.shield = True  # nobody is in it any more but for an instant
                 await self._manager.__aexit__(None, None, None)
             # The frame stays in the traceback of what is raised, and must not lead back to it.
-            error = left = cancellation = verdict = None
+            error = left = cancellation = interruption = verdict = None
+
+
+def _without_cancellations(error: BaseException) -> BaseException | None:
+    """What is left of an error without trio's cancellations, which a nursery puts into a group even when there is nothing
+    else. None: nothing is. The scope they belong to is around the group, and tells its owner as well."""
+    if isinstance(error, trio.Cancelled):
+        return None
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    cancellations, rest = group.split(trio.Cancelled)
+    return group if cancellations is None else rest
 
 
 class TrioProcess(Process[T]):
@@ -293,14 +366,22 @@ class TrioProcess(Process[T]):
             self._host.nursery.start_soon(self._main, coroutine, name=self._name)
 
         try:
-            if _task_here() is not None and current_trio_token() is self._host._token:
+            if identify() is not None and current_trio_token() is self._host._token:
                 begin()
             else:
                 context = copy_context()
-                self._host._token.run_sync_soon(lambda: context.run(begin))
+                self._host._token.run_sync_soon(lambda: context.run(self._begin, begin, coroutine))
         except BaseException:
             coroutine.close()
             raise
+
+    def _begin(self, begin: Callable[[], None], coroutine: Coroutine[Any, Any, T]) -> None:
+        """Called in the run for a process spawned from elsewhere: nobody is there any more to raise an error to."""
+        try:
+            begin()
+        except RuntimeError:  # a second Ctrl-C broke the wait of the group off
+            coroutine.close()
+            self._finish(cancelled=True)
 
     async def _main(self, coroutine: Coroutine[Any, Any, T]) -> None:
         value: T | None = None
@@ -314,12 +395,13 @@ class TrioProcess(Process[T]):
             with self._task_scope:
                 value = await coroutine
             cancelled = self._task_scope.cancelled_caught
-        except trio.Cancelled:
-            cancelled = True  # by a scope around the group, whose task passes it on
         except BaseException as raised:
-            raised.__traceback__ = raised.__traceback__ and raised.__traceback__.tb_next
-            error = raised
-            cancelled = isinstance(raised, Cancelled) and self._cancel_asked
+            error = _without_cancellations(raised)
+            # When nothing is left, it was cancelled by a scope around the group, whose task passes that on.
+            cancelled = error is None or (isinstance(error, Cancelled) and self._cancel_asked)
+            if error is not None and error.__traceback__ is not None:
+                # Without this frame. Not by assignment: there are error classes that forbid that.
+                BaseException.with_traceback(error, error.__traceback__.tb_next)
         finally:
             try:
                 self._finish(value, None if cancelled else error, cancelled=cancelled)

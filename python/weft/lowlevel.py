@@ -49,6 +49,7 @@ __all__ = [
     "Scope",
     "add_scheduler",
     "begin",
+    "describe",
     "descriptors",
     "fire",
     "is_outside",
@@ -146,6 +147,11 @@ def is_outside(op: Op[Any]) -> bool:
 def timer(op: Op[Any]) -> tuple[float, int] | None:
     """Seconds until the first timer of a parked operation is due, and its case, for `fire`; None: it has none."""
     return op._timer()
+
+
+def describe(op: Op[Any]) -> str:
+    """What it is, on which channel, and where it was made: for messages."""
+    return op._describe()
 
 
 def descriptors(op: Op[Any]) -> list[tuple[int, bool, int]]:

@@ -7,6 +7,8 @@
 //! - `stop` is the exception that carries the result of an `await`, `awaiting` what `op.__await__()` returns.
 //! - `timers`, `barrier`, `io` are further kinds of operation; `errors` and `origin` say what went wrong, and where.
 //!
+//! On PyPy none of this is compiled: the module is then a bridge to the package `weft._pure`, see `ffi/pypy.rs`.
+//!
 //! The module has multi-phase initialisation, all its types are heap types in per-interpreter state, and no Python object is in a Rust
 //! static: it loads in interpreters with a GIL of their own, and in free-threaded builds without re-enabling theirs.
 
@@ -15,43 +17,73 @@
 // Flags are a C `unsigned long`, whose size differs between systems.
 #![allow(clippy::unnecessary_cast)]
 
+#[cfg(PyPy)]
+#[path = "ffi/pypy.rs"]
+mod pypy;
+
+#[cfg(not(PyPy))]
 mod awaiting;
+#[cfg(not(PyPy))]
 mod barrier;
+#[cfg(not(PyPy))]
 mod channel;
+#[cfg(not(PyPy))]
 mod docs;
+#[cfg(not(PyPy))]
 mod ends;
+#[cfg(not(PyPy))]
 mod errors;
+#[cfg(not(PyPy))]
 mod ffi;
+#[cfg(not(PyPy))]
 mod home;
+#[cfg(not(PyPy))]
 mod io;
 mod lowlevel;
+#[cfg(not(PyPy))]
 mod op;
+#[cfg(not(PyPy))]
 mod origin;
+#[cfg(not(PyPy))]
 mod scope;
+#[cfg(not(PyPy))]
 mod select;
+#[cfg(not(PyPy))]
 mod selecting;
+#[cfg(not(PyPy))]
 mod state;
+#[cfg(not(PyPy))]
 mod stop;
+#[cfg(not(PyPy))]
 mod thread;
+#[cfg(not(PyPy))]
 mod timers;
+#[cfg(not(PyPy))]
 mod wake;
 
+#[cfg(not(PyPy))]
 use std::ffi::{c_int, c_void};
+#[cfg(not(PyPy))]
 use std::ptr;
+#[cfg(not(PyPy))]
 use std::sync::Arc;
 
+#[cfg(not(PyPy))]
 use ffi::{Owned, Py, PyObject, c};
+#[cfg(not(PyPy))]
 use state::{Ref, State};
 
 /// The state of our module.
 ///
 /// # Safety
 /// `module` is ours, and was executed.
+#[cfg(not(PyPy))]
 unsafe fn state_of_module<'a>(module: *mut PyObject) -> &'a State {
     // SAFETY: the caller's promise: the module holds a pointer to its state.
     unsafe { &**c::PyModule_GetState(module).cast::<*const State>() }
 }
 
+#[cfg(not(PyPy))]
 fn execute(module: &Owned) -> Py<()> {
     // Shared with the channels: the last ones may outlive the module.
     let state = Arc::into_raw(Arc::new(State::new()));
@@ -87,6 +119,7 @@ fn execute(module: &Owned) -> Py<()> {
 }
 
 /// Has a forked child know that it is one.
+#[cfg(not(PyPy))]
 fn register_fork_hook(module: &Owned) -> Py<()> {
     let os = ffi::import(c"os", None)?;
     // SAFETY: live objects; the call takes keywords only.
@@ -105,6 +138,7 @@ fn register_fork_hook(module: &Owned) -> Py<()> {
     Ok(())
 }
 
+#[cfg(not(PyPy))]
 unsafe extern "C" fn exec(module: *mut PyObject) -> c_int {
     ffi::edge(-1, || {
         // SAFETY: the interpreter passes the module being made.
@@ -113,6 +147,7 @@ unsafe extern "C" fn exec(module: *mut PyObject) -> c_int {
     })
 }
 
+#[cfg(not(PyPy))]
 unsafe extern "C" fn traverse(module: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
     // SAFETY: from the collector; the state may not be there yet.
     unsafe {
@@ -124,6 +159,7 @@ unsafe extern "C" fn traverse(module: *mut PyObject, visit: c::visitproc, argume
     }
 }
 
+#[cfg(not(PyPy))]
 unsafe extern "C" fn free(module: *mut c_void) {
     // SAFETY: the module goes, and with it its pointer to the state. (There is no `m_clear`: the collector breaks cycles at the types.)
     unsafe {
@@ -139,6 +175,7 @@ unsafe extern "C" fn free(module: *mut c_void) {
 }
 
 /// What Python calls to find the module: its definition, made once per process and never changed after (the interpreter writes its header).
+#[cfg(not(PyPy))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyInit__weft() -> *mut PyObject {
     use ffi::Method::{Fast, NoArguments, OneArgument};

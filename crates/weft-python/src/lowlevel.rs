@@ -36,11 +36,11 @@ impl State {
 
     #[cold]
     fn adopt_schedulers(&self, count: isize) -> Py<()> {
-        // Set first: what is called imports modules, and may perform operations.
-        self.modules_seen.store(count, Ordering::Relaxed);
         let adopt = ffi::import(c"weft._schedulers", Some(c"adopt"))?;
         // SAFETY: a function without arguments.
         unsafe { ffi::call(adopt.as_ptr(), &[]) }?;
+        // Only now: who comes meanwhile must not go on without them.
+        self.modules_seen.store(count, Ordering::Relaxed);
         Ok(())
     }
 
@@ -192,6 +192,12 @@ pub unsafe extern "C" fn is_ready(slf: *mut PyObject, _: *mut PyObject) -> *mut 
     ffi::edge_object(|| Ok(ffi::boolean(unsafe { op(slf) }.is_ready_now()?)))
 }
 
+/// `recv on channel 'jobs' (...), operation made at app.py:12`, for messages.
+pub unsafe extern "C" fn describe(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `begin`.
+    ffi::edge_object(|| ffi::string(unsafe { op(slf) }.description().trim_end_matches(',')))
+}
+
 /// Whether it has a timer or a descriptor.
 pub unsafe extern "C" fn is_outside(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `begin`.
@@ -259,7 +265,11 @@ pub unsafe extern "C" fn timer(slf: *mut PyObject, _: *mut PyObject) -> *mut PyO
         let Some((due, case)) = op.with_leaves(thread::first_timer) else {
             return Ok(ffi::none());
         };
-        let left = (due - op.state().monotonic()?).max(0.0);
+        // The time that a delay has just been given, on whatever clock: not what little of it is left on ours.
+        let left = match op.delay_of(case) {
+            Some(delay) => delay,
+            None => (due - op.state().monotonic()?).max(0.0),
+        };
         if !left.is_finite() {
             return Ok(ffi::none());
         }

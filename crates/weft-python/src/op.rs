@@ -863,6 +863,15 @@ impl OpObject {
         }
     }
 
+    /// Of an `after`: for how long.
+    pub fn delay_of(&self, case: u32) -> Option<f64> {
+        let leaf = self.leaf(case);
+        match (leaf.kind, leaf.extra()) {
+            (Kind::After, Extra::Time(delay)) => Some(*delay),
+            _ => None,
+        }
+    }
+
     /// It will not be performed.
     pub fn skip(&self) {
         if self.is_fresh() {
@@ -1081,6 +1090,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
             (c"result", NoArguments(future::future_result)),
             (c"cancel", Fast(future::cancel)),
             (c"_fire", OneArgument(future::fire)),
+            (c"_describe", NoArguments(lowlevel::describe)),
             (c"_begin", NoArguments(lowlevel::begin)),
             (c"_park", OneArgument(lowlevel::park)),
             (c"_resume", NoArguments(lowlevel::resume)),

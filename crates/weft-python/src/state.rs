@@ -42,6 +42,8 @@ pub struct State {
     slice: AtomicU64,
     /// How many modules there were when we looked for schedulers last.
     pub modules_seen: AtomicIsize,
+    /// How many there were when asyncio was looked for in vain.
+    asyncio_missed: AtomicIsize,
     epoch: Instant,
     /// Memory of operations that have ended, for the next ones.
     #[cfg(not(Py_GIL_DISABLED))]
@@ -74,6 +76,7 @@ impl State {
             immediate: AtomicU32::new(0),
             slice: AtomicU64::new(0),
             modules_seen: AtomicIsize::new(0),
+            asyncio_missed: AtomicIsize::new(0),
             epoch: Instant::now(),
             #[cfg(not(Py_GIL_DISABLED))]
             spare: std::cell::UnsafeCell::new(Vec::with_capacity(SPARE)),
@@ -210,28 +213,45 @@ impl State {
     /// The asyncio loop that runs in this thread, or `None`. Does not import asyncio: where it was not imported, no loop runs.
     #[inline]
     pub fn running_loop(&self) -> Py<Option<Owned>> {
-        let mut get = self.get(Ref::GetRunningLoop);
-        if get.is_null() {
-            // SAFETY: C string; the module is borrowed from `found`.
-            unsafe {
-                let name = ffi::string("asyncio.events")?;
-                let Some(module) = Owned::from_nullable(c::PyImport_GetModule(name.as_ptr())) else {
-                    return if c::PyErr_Occurred().is_null() { Ok(None) } else { Err(ffi::Raised) };
-                };
-                let Some(function) =
-                    Owned::from_nullable(c::PyObject_GetAttrString(module.as_ptr(), c"_get_running_loop".as_ptr()))
-                else {
-                    // asyncio is just being imported.
-                    c::PyErr_Clear();
-                    return Ok(None);
-                };
-                get = self.found(Ref::GetRunningLoop, || Ok(function))?;
-            }
-        }
+        let get = match self.get(Ref::GetRunningLoop) {
+            known if !known.is_null() => known,
+            _ => match self.find_asyncio()? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
         // SAFETY: a function without arguments.
         let running = unsafe { ffi::call(get, &[])? };
         // SAFETY: None lives for ever.
         Ok((running.as_ptr() != unsafe { c::Py_None() }).then_some(running))
+    }
+
+    /// `_get_running_loop`, once asyncio is imported. Looked for anew when the number of modules has changed.
+    #[cold]
+    fn find_asyncio(&self) -> Py<Option<*mut PyObject>> {
+        let modules = self.get(Ref::Modules);
+        if modules.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: a dictionary and a C string; the function is borrowed from `found`.
+        unsafe {
+            let count = c::PyDict_Size(modules);
+            if count == self.asyncio_missed.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let name = ffi::string("asyncio.events")?;
+            let Some(module) = Owned::from_nullable(c::PyImport_GetModule(name.as_ptr())) else {
+                self.asyncio_missed.store(count, Ordering::Relaxed);
+                return if c::PyErr_Occurred().is_null() { Ok(None) } else { Err(ffi::Raised) };
+            };
+            let function = c::PyObject_GetAttrString(module.as_ptr(), c"_get_running_loop".as_ptr());
+            let Some(function) = Owned::from_nullable(function) else {
+                // asyncio is just being imported.
+                c::PyErr_Clear();
+                return Ok(None);
+            };
+            self.found(Ref::GetRunningLoop, || Ok(function)).map(Some)
+        }
     }
 
     /// `asyncio.current_task()`: the task that runs, or `None`.
