@@ -55,6 +55,17 @@ TARGETS = [
     ),
     Target("2-way select, ready: weft / its plain recv", "select2_ready weft", "recv_ready weft", "<=", 2),
     Target("2-way select, parked: weft / its plain recv", "select2_parked weft", "recv_parked weft", "<=", 2),
+    Target("trio, rendezvous: memory channel(0) / weft", "pipe_0 trio", "pipe_0 weft-trio", ">=", 1),
+    Target("trio, buffered: memory channel(128) / weft", "pipe_128 trio", "pipe_128 weft-trio", ">=", 1),
+    Target(
+        "thread to trio to thread: from_thread / weft",
+        "thread_loop_thread trio",
+        "thread_loop_thread weft-trio",
+        ">=",
+        1,
+    ),
+    Target("gevent, rendezvous: Channel / weft", "pipe_0 gevent", "pipe_0 weft-gevent", ">=", 1),
+    Target("gevent, buffered: Queue(128) / weft", "pipe_128 gevent", "pipe_128 weft-gevent", ">=", 1),
     Target("selecting over 1000 / over 10", "selecting_1000 weft", "selecting_10 weft", "<=", 1.5),
 ]
 

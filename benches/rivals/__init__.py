@@ -16,6 +16,8 @@ class Rival(NamedTuple):
 RIVALS = {
     "weft": Rival("weft_channels", ("weft",)),
     "weft-uvloop": Rival("weft_channels", ("weft", "uvloop"), loop="uvloop"),
+    "weft-trio": Rival("trio_channels", ("weft", "trio"), table="WEFT"),
+    "weft-gevent": Rival("weft_greenlets", ("weft", "gevent")),
     "asyncio": Rival("asyncio_queue"),
     "asyncio-uvloop": Rival("asyncio_queue", ("uvloop",), loop="uvloop"),
     "anyio": Rival("anyio_stream", ("anyio",)),
@@ -24,6 +26,7 @@ RIVALS = {
     "culsans": Rival("two_faced_queue", ("culsans",), table="CULSANS"),
     "queue": Rival("thread_queue", table="QUEUE"),
     "simplequeue": Rival("thread_queue", table="SIMPLE_QUEUE"),
+    "trio": Rival("trio_channels", ("trio",), table="TRIO"),
     "gevent": Rival("gevent_channel", ("gevent",)),
     "python": Rival("floor"),
 }

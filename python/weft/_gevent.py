@@ -187,9 +187,9 @@ class _Wait:
 
     def wake(self) -> bool:
         """Called when the operation is decided. False: the hub is gone, or the thread it ran in."""
-        hub: Any = self.hub
-        if get_hub_if_exists() is hub:
-            hub.loop.run_callback(self.switch)
+        loop = self.hub.loop
+        if get_hub_if_exists() is self.hub:
+            loop.run_callback(self.switch)
             return True
         return self.rouse()
 

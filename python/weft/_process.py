@@ -2,7 +2,7 @@
 
 Here is what every process has, wherever it runs: a name, an outcome, and a channel whose closing announces the outcome
 to who joins; it is made for the first of them. How one is started and cancelled is the business of its place: `_task`
-for asyncio, `_thread` for threads.
+for asyncio, `_trio` and `_gevent` for those, `_thread` for threads.
 """
 
 # pyright: reportPrivateUsage=false
@@ -87,8 +87,9 @@ class Process(Generic[T]):
     def cancel(self) -> None:
         """Ask this process alone to end; its siblings go on. It does not wait: `join` does.
 
-        A task gets `asyncio.CancelledError` where it waits, as from `Task.cancel`. A thread gets `Cancelled` from the
-        weft operation it is parked on, or from the next one it performs; code that waits in something else is not
+        A task gets `asyncio.CancelledError` where it waits, as from `Task.cancel`; in trio it is `trio.Cancelled`, from
+        a scope around it; a greenlet gets `Cancelled` or `GreenletExit`. A thread gets `Cancelled` from the weft
+        operation it is parked on, or from the next one it performs; code that waits in something else is not
         interrupted. One that was not started yet never is. Cancelling a process that has ended changes nothing.
         """
         raise NotImplementedError

@@ -83,7 +83,7 @@ class Channel(Generic[_T]):
     """A channel: values go in at one side and come out at the other, in order, each to one receiver.
 
     With capacity 0, the default, sender and receiver meet: `send` completes when a receiver has taken the value. With a
-    capacity of n, up to n values wait in a buffer. It can be used from any number of asyncio tasks and threads at the
+    capacity of n, up to n values wait in a buffer. It can be used from any number of tasks, threads and greenlets at the
     same time.
 
     `capacity` is an int of 0 or more. `overflow` says what happens to a value sent when the buffer is full and nobody

@@ -98,9 +98,7 @@ impl State {
             return Ok(None);
         };
         // SAFETY: a scheduler's tuple; live objects.
-        let result = unsafe {
-            ffi::call(c::PyTuple_GET_ITEM(scheduler.as_ptr(), Part::Perform as isize), arguments)?
-        };
+        let result = unsafe { ffi::call(c::PyTuple_GET_ITEM(scheduler.as_ptr(), Part::Perform as isize), arguments)? };
         Ok(Some(result))
     }
 

@@ -295,9 +295,7 @@ pub fn first_timer(leaves: &[*mut OpObject]) -> Option<(f64, u32)> {
     for (case, leaf) in leaves.iter().enumerate() {
         // SAFETY: the operation holds its leaves.
         let leaf = unsafe { &**leaf };
-        if matches!(leaf.kind(), Kind::After | Kind::At | Kind::Tick)
-            && first.is_none_or(|(due, _)| leaf.due() < due)
-        {
+        if matches!(leaf.kind(), Kind::After | Kind::At | Kind::Tick) && first.is_none_or(|(due, _)| leaf.due() < due) {
             first = Some((leaf.due(), case as u32));
         }
     }

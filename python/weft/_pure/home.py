@@ -96,7 +96,7 @@ def _park(op: Op) -> Parked:
     loop = running_loop()
     if loop is None:
         raise RuntimeError(
-            f"{op._description()} has to wait, but was awaited outside any scheduler: no asyncio loop runs in this thread; "
+            f"{op._description()} has to wait, but was awaited outside any scheduler: neither asyncio nor trio runs in this thread; "
             "use .wait() to block the thread"
         )
     home = getattr(loop, _ATTRIBUTE, None)

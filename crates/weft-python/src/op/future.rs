@@ -65,7 +65,7 @@ impl OpObject {
     pub(super) fn suspend(&self) -> Py<Step> {
         let Some(running) = self.state().running_loop()? else {
             let message = format!(
-                "{} has to wait, but was awaited outside any scheduler: no asyncio loop runs in this thread; use .wait() to block the thread",
+                "{} has to wait, but was awaited outside any scheduler: neither asyncio nor trio runs in this thread; use .wait() to block the thread",
                 self.description()
             );
             self.give_up();
@@ -129,7 +129,8 @@ impl OpObject {
 
     /// Whether a thread, or a party of another scheduler, sleeps on it, which alone may end it.
     pub(super) fn is_somebody_elses(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == PARKED && matches!(self.sleeper(), Sleeper::Thread(_) | Sleeper::Elsewhere(_))
+        self.phase.load(Ordering::Relaxed) == PARKED
+            && matches!(self.sleeper(), Sleeper::Thread(_) | Sleeper::Elsewhere(_))
     }
 
     /// The coroutine that awaited this ends here (`GeneratorExit`, or another scheduler's exception): leave no trace.
