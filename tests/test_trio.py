@@ -2476,3 +2476,31 @@ def test_finished_children_are_forgotten(no_gc):
             assert not group._children
 
     run(main)
+
+
+def test_a_group_in_an_async_generator_that_its_task_closes_is_left_in_order():
+    ended = []
+
+    async def child():
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("child")
+
+    async def numbers():
+        async with weft.Group() as group:
+            group.spawn(child)
+            await trio.testing.wait_all_tasks_blocked()
+            yield 1
+
+    async def main():
+        generator = numbers()
+        assert await anext(generator) == 1
+        before = trio.lowlevel.current_task().child_nurseries
+        assert len(before) == 1
+        await generator.aclose()
+        assert ended == ["child"]
+        assert not trio.lowlevel.current_task().child_nurseries
+        await trio.lowlevel.checkpoint()
+
+    trio.run(main)

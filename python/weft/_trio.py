@@ -222,6 +222,7 @@ class TrioHost:
 
     def __init__(self, group: Group) -> None:
         self._group = group
+        self._task = current_task()
         self._token = current_trio_token()
         self._manager = trio.open_nursery()
         self._body = trio.CancelScope()
@@ -272,6 +273,11 @@ class TrioHost:
             await trio.sleep(seconds)
             self._group.cancel()
 
+    def _is_destroyed(self, error: BaseException | None) -> bool:
+        """Whether the coroutine is being destroyed, and nothing can be waited for. An async generator that its own task
+        closes sees the same exception, and may wait."""
+        return isinstance(error, GeneratorExit) and identify() is not self._task
+
     @enable_ki_protection
     async def leave(self, error: BaseException | None) -> bool | None:
         """See `Host`."""
@@ -280,7 +286,7 @@ class TrioHost:
         left: BaseException | None = error  # what of the error is not our own cancellation
         verdict: BaseException | None = None
         cancellation: BaseException | None = None
-        destroyed = isinstance(error, GeneratorExit)  # then nothing can be waited for
+        destroyed = self._is_destroyed(error)
         interruption: BaseException | None = None  # a Ctrl-C: the first is kept, a second goes through
         try:
             try:
@@ -321,7 +327,7 @@ class TrioHost:
             verdict = group._verdict(cancellation)
             return group._leave(verdict, error)
         except BaseException as broken:
-            destroyed = isinstance(broken, GeneratorExit)
+            destroyed = self._is_destroyed(broken)
             group._abort()  # for when this coroutine is destroyed while it waits
             raise
         finally:
