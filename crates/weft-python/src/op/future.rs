@@ -45,7 +45,9 @@ impl OpObject {
 
     #[cold]
     pub(super) fn postpone(&self) -> Py<Step> {
-        if self.state().running_loop()?.is_none() {
+        // What has to wait hands the loop back by itself.
+        let ready = self.is_ready_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        if !ready || self.state().running_loop()?.is_none() {
             return self.perform_step();
         }
         self.phase.store(POSTPONED, Ordering::Relaxed);
