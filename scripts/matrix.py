@@ -17,7 +17,14 @@ from pathlib import Path
 from time import monotonic
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ["tests", "examples", "benches", "docs", "pyproject.toml", "README.md"]  # what the suite reads, without the package
+COPIED = [
+    "tests",
+    "examples",
+    "benches",
+    "docs",
+    "pyproject.toml",
+    "README.md",
+]  # what the suite reads, without the package
 
 PREPARE = """
 rm -rf venv wheel
