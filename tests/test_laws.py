@@ -866,7 +866,7 @@ def test_l6_random_starves_nobody(pair):
 
     def until_both_were_served():
         served = [0, 0]
-        while min(served) < 50:
+        while min(served) < 5:
             served[(yield weft.select(a.recv(), b.recv())).case] += 1
 
     parties = [here.start(flood, a), there.start(flood, b)]
