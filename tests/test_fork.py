@@ -397,8 +397,11 @@ def test_forking_in_the_middle_of_what_threads_do(python):
                 except TimeoutError:
                     pass
 
+        made = threading.Event()  # the loop is: asyncio makes its first one under a lock that a child would find taken
+
         def loops():
             async def main():
+                made.set()
                 while not stop.closed:
                     await weft.select(channels[0].recv(), channels[1].send(1), weft.after(0.001))
 
@@ -407,6 +410,7 @@ def test_forking_in_the_middle_of_what_threads_do(python):
         threads = [threading.Thread(target=party) for party in (talks, talks, syncs, syncs, loops)]
         for thread in threads:
             thread.start()
+        made.wait()
 
         def child():
             sys.setswitchinterval(0.005)
@@ -415,7 +419,7 @@ def test_forking_in_the_middle_of_what_threads_do(python):
             channels.clear()
             everything_works()
 
-        for _ in range(40):
+        for _ in range(20):
             forked(child)
         stop.close()
         for thread in threads:
@@ -423,6 +427,30 @@ def test_forking_in_the_middle_of_what_threads_do(python):
         """,
         *THREADS,
         limit=5 * LIMIT,
+    )
+
+
+def test_forking_while_a_thread_imports_our_side_of_a_scheduler(python):
+    """A child would wait for ever for a module that a thread which is not there has half imported."""
+    run(
+        python,
+        """
+        entered = threading.Event()
+
+        class Slow:
+            def find_spec(self, name, path=None, target=None):
+                if name == "weft._asyncio":
+                    entered.set()
+                    time.sleep(0.2)
+
+        sys.meta_path.insert(0, Slow())
+        thread = threading.Thread(target=lambda: weft.after(0.01).wait())
+        thread.start()
+        entered.wait()
+        forked(everything_works)
+        thread.join()
+        """,
+        *THREADS,
     )
 
 

@@ -2067,7 +2067,7 @@ class Slow:
     "Holds the search for schedulers up until the main greenlet waits."
 
     def find_spec(self, name, path=None, target=None):
-        if name == "weft._schedulers":
+        if name == "weft._gevent":
             entered.set()
             waits.wait(10)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from weft._group import Group
     from weft._process import Process
 
-__all__ = ["AsyncioHost", "settled"]
+__all__ = ["AsyncioHost", "add", "settled"]
 
 
 class AsyncioHost:
@@ -145,3 +145,7 @@ def settled() -> asyncio.Future[None]:
     future = asyncio.Future[None](loop=cast("asyncio.AbstractEventLoop", _NoLoop()))
     future.set_result(None)
     return future
+
+
+def add() -> None:
+    """Nothing: the extension knows asyncio. That this module is imported is all that was to be done."""

@@ -2,10 +2,14 @@
 
 weft imports none of them. The extension calls `adopt` when the number of imported modules has changed since it looked
 last; that costs an operation one comparison.
+
+A fork waits until nobody adopts: a child in which a module was half imported, by a thread that is not there, would wait
+for it for ever.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from threading import RLock
@@ -15,6 +19,7 @@ __all__ = ["adopt"]
 # The module that shows that a scheduler is there, and ours for it. gevent's hub comes before bare greenlets, which it
 # uses: the first scheduler that says that it runs here is taken.
 _KNOWN = {
+    "asyncio": "weft._asyncio",
     "trio.lowlevel": "weft._trio",
     "gevent.hub": "weft._gevent",
     "greenlet": "weft._greenlet",
@@ -22,6 +27,9 @@ _KNOWN = {
 _adopted: set[str] = set()
 _lock = RLock()
 _adopting = False
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def adopt() -> None:

@@ -36,9 +36,8 @@ impl State {
 
     #[cold]
     fn adopt_schedulers(&self, count: isize) -> Py<()> {
-        let adopt = ffi::import(c"weft._schedulers", Some(c"adopt"))?;
-        // SAFETY: a function without arguments.
-        unsafe { ffi::call(adopt.as_ptr(), &[]) }?;
+        // SAFETY: a function without arguments, ours for good.
+        unsafe { ffi::call(self.get(Ref::Adopt), &[]) }?;
         // Only now: who comes meanwhile must not go on without them.
         self.modules_seen.store(count, Ordering::Relaxed);
         Ok(())

@@ -21,8 +21,8 @@ macro_rules! refs {
 refs! {
     // Types.
     Channel, Sender, Receiver, Op, Selecting, Tick, Barrier, Scope, Home, Drain, Stop, Await,
-    // Errors and results, from the Python files.
-    Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Selected, Statistics,
+    // Errors, results and the search for schedulers, from the Python files.
+    Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Selected, Statistics, Adopt,
     // Names.
     CallSoon, CallSoonThreadsafe, CallAt, Time, IsClosed, AddReader, AddWriter, RemoveReader, RemoveWriter, CallExceptionHandler,
     NameChannel, NameValue, NameCase, NameHome, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
@@ -277,6 +277,7 @@ impl State {
             }
         }
         self.found(Ref::Settled, || {
+            // Imported since asyncio was adopted, so a fork in another thread finds it whole.
             let make = ffi::import(c"weft._asyncio", Some(c"settled"))?;
             // SAFETY: a function without arguments.
             unsafe { ffi::call(make.as_ptr(), &[]) }
@@ -383,6 +384,7 @@ impl State {
         }
         self.set(Ref::Selected, ffi::import(c"weft._results", Some(c"Selected"))?);
         self.set(Ref::Statistics, ffi::import(c"weft._results", Some(c"Statistics"))?);
+        self.set(Ref::Adopt, ffi::import(c"weft._schedulers", Some(c"adopt"))?);
         Ok(())
     }
 }

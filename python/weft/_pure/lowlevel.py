@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from weft._entry import running_loop
+from weft._schedulers import adopt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +22,10 @@ _modules_seen = 0
 def _look_for_schedulers() -> None:
     """Whether one was imported since the last time shows in the number of modules."""
     global _modules_seen
-    if len(sys.modules) != _modules_seen:
-        _modules_seen = len(sys.modules)  # first of all: what is called imports modules, and may perform operations
-        from weft._schedulers import adopt
-
+    count = len(sys.modules)
+    if count != _modules_seen:
         adopt()
+        _modules_seen = count  # only now: who comes meanwhile must not go on without them
 
 
 def _here(added: tuple[tuple[Callable[[], object], Callable[..., Any]], ...]) -> tuple[Any, Any]:
