@@ -18,6 +18,7 @@ import sys
 if os.environ.get("WEFT_PURE") == "1":
     sys.modules["weft._weft"] = __import__("weft._pure", fromlist=["*"])  # in Python alone, to test it
 
+from weft._carry import Carried, carry
 from weft._errors import (
     BlockingInLoopError,
     Cancelled,
@@ -59,6 +60,7 @@ __all__ = [
     "Barrier",
     "BlockingInLoopError",
     "Cancelled",
+    "Carried",
     "Channel",
     "Closed",
     "Event",
@@ -81,6 +83,7 @@ __all__ = [
     "after",
     "always",
     "at",
+    "carry",
     "never",
     "producer",
     "readable",

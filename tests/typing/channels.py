@@ -140,3 +140,10 @@ def the_types_are_final() -> None:
     class Mine(weft.Channel[int]): ...  # type: ignore[misc]
 
     print(Mine)
+
+
+async def a_value_keeps_its_type_when_it_carries_a_context(ch: weft.Channel[weft.Carried[int]]) -> None:
+    await ch.send(weft.carry(1))
+    value, context = await ch.recv()
+    assert_type(value, int)
+    assert_type(context.run(str, value), str)
