@@ -2,7 +2,7 @@
 # It needs Rust, CPython and make. Python packages go into .venv, never anywhere else.
 
 PYTHON ?=        # the interpreter to build for; empty: the newest that scripts/find-python finds
-ARGS ?=          # more arguments for the program that demo, test, bench, stress or compat runs in the end
+ARGS ?=          # more arguments for the program that demo, test, bench, stress, storms or compat runs in the end
 SECONDS ?= 60    # how long `make stress` runs
 LAB ?=           # a command: `$(LAB) run CMD` runs CMD among more interpreters (see CONTRIBUTING.md)
 export LAB
@@ -23,7 +23,7 @@ export PYO3_PYTHON := $(CURDIR)/$(venv)/python
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint bench wheel matrix stress compat loom shuttle miri bench-rust clean FORCE
+.PHONY: help build demo test lint bench wheel matrix stress storms compat loom shuttle miri bench-rust clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -65,6 +65,9 @@ matrix: .venv/.build ## build, install and test on every CPython found; LAB=comm
 
 stress: build .venv/.test ## random load for SECONDS=60
 	$(venv)/python tests/stress.py --seconds $(SECONDS) $(ARGS)
+
+storms: build .venv/.test ## a million operations under random cancels and timeouts in each world and in mixtures of them
+	WEFT_OPERATIONS=1000000 $(venv)/python -m pytest -rP tests/test_storms.py $(ARGS)
 
 compat: build .venv/.test ## the standard library's own queue tests against weft.compat
 	$(venv)/python tests/compat/run_upstream.py $(ARGS)

@@ -204,7 +204,7 @@ def test_l2_one_wake_up_for_many_keeps_the_order(pair):
 
 
 # --- L3 Conservation ------------------------------------------------------------------------------------------------
-# The storms, with every value of a million operations accounted for, are in test_conservation.py.
+# The storms, with every value of a million operations accounted for, are in test_conservation.py and test_storms.py.
 
 
 def test_l3_what_a_cancelled_receiver_did_not_take_goes_to_the_next(cancelling):
