@@ -60,7 +60,7 @@ wheel: .venv/.build ## a wheel for the chosen interpreter and a source archive, 
 	$(venv)/maturin build --release --strip $(locked) --out dist
 	$(venv)/maturin sdist --out dist
 
-matrix: .venv/.build ## build, install and test on every CPython found; LAB=command adds more
+matrix: .venv/.build ## build, install and test on every CPython, and PyPy, found; LAB=command adds more
 	$(venv)/python scripts/matrix.py $(ARGS)
 
 stress: build .venv/.test ## random load for SECONDS=60

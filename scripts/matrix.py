@@ -1,4 +1,4 @@
-"""Build a wheel for each CPython found, install it into an empty venv, test it there, and print a table.
+"""Build a wheel for each CPython and PyPy found, install it into an empty venv, test it there, and print a table.
 
 The interpreters are those of `scripts/find-python --all`. With LAB=command in the environment, also those that
 `command run scripts/find-python --all` finds: `command run PROGRAM ...` is to run a program in the current folder, at
@@ -85,16 +85,16 @@ def run(name: str, python: str, prefix: list[str], arguments: list[str]) -> tupl
 
         failed_step = next((step for step, script in steps.items() if fails(script)), None)
     if not report.exists():
-        return f"{name:10} {failed_step} failed: see {folder / 'log'}", False
+        return f"{name:12} {failed_step} failed: see {folder / 'log'}", False
     suite = ET.parse(report).getroot()[0].attrib
     total, skipped = int(suite["tests"]), int(suite["skipped"])
     failed = int(suite["failures"]) + int(suite["errors"])
-    line = f"{name:10} {total - failed - skipped:6} {failed:6} {skipped:7} {monotonic() - start:6.0f} s"
+    line = f"{name:12} {total - failed - skipped:6} {failed:6} {skipped:7} {monotonic() - start:6.0f} s"
     return (f"{line}  see {folder / 'log'}" if failed_step else line), failed_step is None
 
 
 def main() -> int:
-    print(f"{'python':10} passed failed skipped   time", flush=True)
+    print(f"{'python':12} passed failed skipped   time", flush=True)
     well = []
     for name, python, prefix in interpreters():
         line, good = run(name, python, prefix, sys.argv[1:])
