@@ -1102,25 +1102,25 @@ def test_a_group_whose_threads_met_the_deadline_by_themselves_was_cancelled():
 def test_cancel_after_called_again_moves_the_deadline(arun):
     async def main():
         async with weft.Group() as group:
-            group.cancel_after(0.005)
+            group.cancel_after(0.2)
             group.cancel_after(1000)
-            await weft.after(0.02)
+            await weft.after(0.25)
             assert not group.cancelled
             group.cancel_after(0)
             await wait_for_ever()
         assert group.cancelled
         async with weft.Group() as group:
-            group.cancel_after(0.005)
+            group.cancel_after(0.2)
             group.cancel_after(math.inf)
-            await weft.after(0.02)
+            await weft.after(0.25)
         assert not group.cancelled
 
     arun(main)
     with weft.Group() as group:
         process = group.spawn(wait_for_ever, on="thread")
-        group.cancel_after(0.005)
+        group.cancel_after(0.2)
         group.cancel_after(1000)
-        weft.after(0.02).wait()
+        weft.after(0.25).wait()
         assert not group.cancelled and not process.done
         threading.Thread(target=group.cancel_after, args=(0,)).start()
         park()
@@ -1130,17 +1130,17 @@ def test_cancel_after_called_again_moves_the_deadline(arun):
 def test_a_group_that_ends_in_time_was_not_cancelled(arun):
     async def main():
         async with weft.Group() as group:
-            group.cancel_after(0.01)
+            group.cancel_after(0.2)
             group.spawn(double, 1)
         assert not group.cancelled
-        await weft.after(0.02)
+        await weft.after(0.25)
         assert not group.cancelled
 
     arun(main)
     with weft.Group() as group:
-        group.cancel_after(0.01)
+        group.cancel_after(0.2)
         group.spawn(triple, 1)
-    weft.after(0.02).wait()
+    weft.after(0.25).wait()
     assert not group.cancelled
 
 

@@ -1643,6 +1643,7 @@ def test_l15_a_blocked_main_thread_answers_ctrl_c(python):
             global sent_at
             while not ch.statistics().parked_receivers:
                 time.sleep(0.001)
+            time.sleep(0.2)  # it is asleep by now: what comes in the instant before is seen at its next signal or wake-up
             sent_at = time.monotonic()
             os.kill(os.getpid(), signal.SIGINT)
 

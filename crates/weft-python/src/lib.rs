@@ -39,6 +39,7 @@ mod ffi;
 mod home;
 #[cfg(not(PyPy))]
 mod io;
+#[cfg(not(PyPy))]
 mod lowlevel;
 #[cfg(not(PyPy))]
 mod op;
