@@ -401,11 +401,11 @@ class SelectOp(Op):
     def _result(self) -> Any:
         if self.won == _DEFAULT:
             return Selected("default", self._default[0])
-        value = super()._result()
+        value: Any = super()._result()
         for op in self._paths[self._winner()]:
             if op._maps:
                 return value
-            value = Selected[Any, Any](op._label, value)
+            value = Selected(op._label, value)
         return value
 
     def _functions(self) -> tuple[Callable[[Any], Any], ...]:
