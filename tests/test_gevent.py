@@ -21,7 +21,6 @@ import weakref
 
 import pytest
 import weft
-import weft._gevent
 from worlds import LIMIT, make_world, parked, until, until_parked
 
 gevent = pytest.importorskip("gevent")
@@ -30,6 +29,8 @@ greenlet = pytest.importorskip("greenlet")
 pytest.importorskip("gevent.event")
 pytest.importorskip("gevent.pool")
 pytest.importorskip("gevent.threadpool")
+
+import weft._gevent  # noqa: E402
 
 HUGE = [10.0**9, 10.0**12, 1e300]  # seconds, of which no loop can count the last
 
