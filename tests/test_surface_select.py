@@ -1,10 +1,18 @@
 """The surface of select. Its laws are L5 and L6; the cases of Go's select are in test_go_table.py."""
 
+import copy
+import gc
+import pickle
 import time
+import weakref
 
 import pytest
 import weft
 from worlds import Within, parked, perform, sending, until_parked
+
+
+class Weak:
+    """Something of which one can see that it is gone."""
 
 
 def test_the_result_is_a_tuple_with_names(world):
@@ -15,6 +23,32 @@ def test_the_result_is_a_tuple_with_names(world):
     assert selected == (0, "v") and (selected.case, selected.value) == (0, "v")
     case, value = selected
     assert (case, value) == (0, "v")
+
+
+def test_the_result_is_copied_pickled_and_compared_as_any_tuple_with_names():
+    selected = weft.select(part=weft.always([1])).wait()
+    assert type(selected) is weft.Selected
+    assert selected == weft.Selected("part", [1]) and repr(selected) == "Selected(case='part', value=[1])"
+    for copied in (copy.copy(selected), copy.deepcopy(selected), pickle.loads(pickle.dumps(selected))):
+        assert copied == selected and type(copied) is weft.Selected
+    assert selected._replace(case=0) == (0, [1])
+
+
+def test_a_result_that_holds_itself_is_collected():
+    held = []
+    held.append(weft.select(weft.always(held)).wait())
+    held.append(thing := Weak())
+    gone = weakref.ref(thing)
+    del held, thing
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_result_of_a_result_of_many_results_ends():
+    value = None
+    for _ in range(100_000):
+        value = weft.select(weft.always(value)).wait()
+    del value
 
 
 def test_the_case_is_the_position_or_the_keyword():

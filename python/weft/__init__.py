@@ -34,13 +34,14 @@ from weft._event import Event
 from weft._group import Group
 from weft._process import Process
 from weft._producer import producer
-from weft._results import Selected, Statistics
+from weft._results import Statistics
 from weft._run import run
 from weft._weft import (
     Barrier,
     Channel,
     Op,
     Receiver,
+    Selected,
     Selecting,
     Sender,
     Tick,

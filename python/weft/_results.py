@@ -1,7 +1,7 @@
 """The tuples operations complete with.
 
-The extension allocates them. This module imports nothing from weft, so that the extension can import it while it is
-being imported.
+The extension makes them; its `Selected`, which is the public one, is a subclass of this one. This module imports
+nothing from weft, so that the extension can import it while it is being imported.
 """
 
 from typing import Generic, NamedTuple, TypeVar

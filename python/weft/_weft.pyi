@@ -5,7 +5,8 @@ from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from types import GenericAlias, TracebackType
 from typing import Any, Generic, Literal, Never, Protocol, Self, TypeVar, final, overload, type_check_only
 
-from weft._results import Selected, Statistics
+from weft._results import Selected as Selected
+from weft._results import Statistics
 
 __version__: str
 

@@ -457,7 +457,10 @@ pub fn seconds(object: *mut PyObject, what: &str) -> Py<f64> {
     Ok(value)
 }
 
-/// A heap type made from a spec, belonging to `module`.
+/// Of a type whose attributes cannot be set; its bases must be such types too.
+pub const IMMUTABLE: u64 = c::Py_TPFLAGS_IMMUTABLETYPE as u64;
+
+/// A heap type made from a spec, belonging to `module`; immutable.
 ///
 /// # Safety
 /// The slots are those of an object whose struct has `size` bytes.
@@ -469,10 +472,10 @@ pub unsafe fn make_type(
     slots: Vec<c::PyType_Slot>,
 ) -> Py<Owned> {
     // SAFETY: the caller's promise.
-    unsafe { from_spec(module, name, size, flags, ptr::null_mut(), slots) }
+    unsafe { from_spec(module, name, size, flags | IMMUTABLE, ptr::null_mut(), slots) }
 }
 
-/// A heap type without fields of its own, with the flags of its base.
+/// A heap type without fields of its own, with the flags of its base and these.
 ///
 /// # Safety
 /// The slots fit the objects of `base`, a type.
@@ -480,11 +483,12 @@ pub unsafe fn make_subtype(
     module: *mut PyObject,
     name: &'static CStr,
     base: &Owned,
+    flags: u64,
     slots: Vec<c::PyType_Slot>,
 ) -> Py<Owned> {
     let bases = tuple(vec![base.clone()])?;
     // SAFETY: the caller's promise; size 0 is the base's size.
-    unsafe { from_spec(module, name, 0, 0, bases.as_ptr(), slots) }
+    unsafe { from_spec(module, name, 0, flags, bases.as_ptr(), slots) }
 }
 
 /// # Safety
@@ -502,7 +506,7 @@ unsafe fn from_spec(
         name: name.as_ptr(),
         basicsize: size as c_int,
         itemsize: 0,
-        flags: (flags | c::Py_TPFLAGS_DEFAULT as u64 | c::Py_TPFLAGS_IMMUTABLETYPE as u64) as _,
+        flags: (flags | c::Py_TPFLAGS_DEFAULT as u64) as _,
         slots: slots.as_mut_ptr(),
     };
     // SAFETY: the caller's promise; the interpreter copies spec and slots (not the method tables, which are leaked statics).
@@ -539,29 +543,51 @@ pub unsafe fn free(object: *mut PyObject) {
 /// of macros, and gone in 3.14).
 const DEEP: u32 = 50;
 
+/// How the deallocators of this thread stand.
+struct Dropping {
+    /// How many of ours are at work, one in another.
+    depth: Cell<u32>,
+    /// There may be something in `LEFT`.
+    left: Cell<bool>,
+}
+
 thread_local! {
-    /// How many of our deallocators are at work in this thread, one in another.
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static DROPPING: Dropping = const { Dropping { depth: Cell::new(0), left: Cell::new(false) } };
     /// What the outermost one still has to drop.
     static LEFT: RefCell<Vec<Owned>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Drops what a deallocator held. A long chain (a channel in a channel in a channel) does not exhaust the stack.
+#[inline]
 pub fn drop_contents(contents: impl IntoIterator<Item = Owned>) {
-    let depth = DEPTH.get();
-    let mut contents = contents.into_iter();
-    if depth >= DEEP {
-        // When the thread is so far gone that there is no list, they are dropped below.
-        let _ = LEFT.try_with(|left| left.borrow_mut().extend(contents.by_ref()));
-    }
-    DEPTH.set(depth + 1);
-    contents.for_each(drop);
-    while depth == 0
-        && let Ok(Some(next)) = LEFT.try_with(|left| left.borrow_mut().pop())
-    {
-        drop(next);
-    }
-    DEPTH.set(depth);
+    DROPPING.with(|dropping| {
+        let depth = dropping.depth.get();
+        let mut contents = contents.into_iter();
+        if depth >= DEEP {
+            // When the thread is so far gone that there is no list, they are dropped below.
+            let _ = LEFT.try_with(|left| left.borrow_mut().extend(contents.by_ref()));
+            dropping.left.set(true);
+        }
+        dropping.depth.set(depth + 1);
+        contents.for_each(drop);
+        if depth == 0 && dropping.left.get() {
+            while let Ok(Some(next)) = LEFT.try_with(|left| left.borrow_mut().pop()) {
+                drop(next);
+            }
+            dropping.left.set(false);
+        }
+        dropping.depth.set(depth);
+    });
+}
+
+/// Whether the garbage collector has to know what holds this object.
+///
+/// # Safety
+/// A live object.
+#[inline]
+pub unsafe fn may_be_in_a_cycle(object: *mut PyObject) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { c::PyType_HasFeature(c::Py_TYPE(object), c::Py_TPFLAGS_HAVE_GC) != 0 }
 }
 
 /// Visits a reference from `tp_traverse`.

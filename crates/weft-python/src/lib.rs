@@ -50,6 +50,8 @@ mod scope;
 #[cfg(not(PyPy))]
 mod select;
 #[cfg(not(PyPy))]
+mod selected;
+#[cfg(not(PyPy))]
 mod selecting;
 #[cfg(not(PyPy))]
 mod state;
@@ -107,6 +109,7 @@ fn execute(module: &Owned) -> Py<()> {
         (Ref::Scope, c"Scope", scope::make_type(module.as_ptr())?),
         (Ref::Home, c"_Home", home),
         (Ref::Drain, c"_Drain", drain),
+        (Ref::Selected, c"Selected", selected::make_type(module.as_ptr())?),
         (Ref::Await, c"_Await", awaiting::make_type(module.as_ptr())?),
         (Ref::Stop, c"_Stop", stop::make_type(module.as_ptr())?),
     ];

@@ -20,7 +20,6 @@ mod result;
 
 pub use future::{close, iternext, throw};
 pub use object::{descriptor, make, on_channel, ready, select, sync, timer};
-pub use result::selected;
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
@@ -112,7 +111,8 @@ enum Extra {
     Sync(Box<Node<usize>>),
 }
 
-struct Select {
+#[derive(Default)]
+pub struct Select {
     /// The operations it was made of, each with a reference.
     cases: SmallVec<[*mut OpObject; FEW]>,
     /// Where there is a select among them: the same, with that one's leaves in its place.
@@ -124,13 +124,81 @@ struct Select {
 }
 
 impl Select {
+    /// A fresh operation becomes a case.
+    #[inline]
+    pub fn add(&mut self, op: &OpObject, case: Owned) {
+        op.phase.store(TAKEN, Ordering::Relaxed);
+        OpObject::put(&op.case, Some(case));
+        self.cases.push(op.itself().into_ptr().cast());
+    }
+
+    pub fn set_default(&mut self, default: Owned) {
+        self.default = Some(default);
+    }
+
+    pub fn has_default(&self) -> bool {
+        self.default.is_some()
+    }
+
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// All cases are there: they belong to `root` now.
+    #[inline]
+    fn complete(&mut self, root: &OpObject) {
+        // SAFETY: the select holds its cases.
+        let op = |case: &*mut OpObject| unsafe { &**case };
+        let mut nested = false;
+        for case in &self.cases {
+            op(case).parent.set(ptr::from_ref(root).cast_mut());
+            nested |= op(case).kind == Kind::Select;
+        }
+        self.flat = nested.then(|| {
+            let mut all = Vec::new();
+            for case in &self.cases {
+                op(case).with_leaves(|leaves| all.extend_from_slice(leaves));
+            }
+            all
+        });
+        self.plain = self.default.is_none() && self.leaves().iter().all(|leaf| op(leaf).is_plain());
+    }
+
     fn leaves(&self) -> &[*mut OpObject] {
         self.flat.as_deref().unwrap_or(&self.cases)
+    }
+
+    /// It was not made after all: its cases are fresh operations again.
+    pub fn give_back(&mut self) {
+        for op in &self.cases {
+            // SAFETY: held until below.
+            let op = unsafe { &**op };
+            OpObject::put(&op.case, None);
+            op.phase.store(FRESH, Ordering::Relaxed);
+        }
+        self.clear();
+    }
+
+    /// Drops what it holds.
+    #[inline]
+    fn clear(&mut self) {
+        self.flat = None;
+        self.policy = Policy::default();
+        if self.default.is_some() {
+            ffi::drop_contents(self.default.take());
+        }
+        ffi::drop_contents(self.cases.drain(..).filter_map(|leaf| {
+            // SAFETY: a reference that was ours; the leaf has no select any more.
+            unsafe {
+                (*leaf).parent.set(ptr::null_mut());
+                Owned::from_nullable(leaf.cast())
+            }
+        }));
     }
 }
 
 /// So many cases of a select need no memory of their own.
-pub const FEW: usize = 4;
+const FEW: usize = 4;
 
 /// `weft.Op`.
 #[repr(C)]
@@ -145,7 +213,7 @@ pub struct OpObject {
     end: *const EndObject,
     kind: Kind,
     phase: AtomicU8,
-    /// It was never given anything but its channel, its slot and its case: at its end there is nothing else to drop.
+    /// It was never given anything but its channel, its slot and its case, or the cases of a select: at its end there is nothing else to drop.
     bare: Cell<bool>,
     /// Of a leaf: it can be taken at once, as found when the operation was prepared.
     ready: Cell<bool>,
@@ -215,6 +283,14 @@ impl OpObject {
         if self.is_on_channel() {
             return self.channel().state();
         }
+        if let Extra::Select(select) = self.extra()
+            && let Some(case) = select.cases.first()
+            // SAFETY: the select holds its cases.
+            && let case = unsafe { &**case }
+            && case.is_on_channel()
+        {
+            return case.channel().state();
+        }
         // SAFETY: a live object of ours.
         unsafe { State::of(self.as_ptr()) }
     }
@@ -234,18 +310,6 @@ impl OpObject {
 
     pub fn is_taken(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == TAKEN
-    }
-
-    /// A fresh operation becomes a case of a select that is being made.
-    pub fn become_case(&self, case: Owned) {
-        self.phase.store(TAKEN, Ordering::Relaxed);
-        Self::put(&self.case, Some(case));
-    }
-
-    /// The select was not made after all.
-    pub fn become_free(&self) {
-        Self::put(&self.case, None);
-        self.phase.store(FRESH, Ordering::Relaxed);
     }
 
     pub fn has_default(&self) -> bool {

@@ -1,10 +1,9 @@
 //! `select`: checks its cases and makes the operation.
 
-use smallvec::SmallVec;
 use weft_core::select::Policy;
 
 use crate::ffi::{self, Owned, Py, PyObject, c};
-use crate::op::{self, FEW, Kind, OpObject};
+use crate::op::{self, Kind, OpObject, Select};
 use crate::state::{Ref, State};
 
 /// `select(*cases, default=..., policy="random", **named)`
@@ -18,83 +17,78 @@ pub unsafe extern "C" fn select(
         // SAFETY: the interpreter passes our module and its arrays.
         unsafe {
             let state = crate::state_of_module(module);
-            let mut default = None;
-            let mut policy = Policy::Random;
-            let mut cases = Cases::new();
-            let mut count = number;
-            for index in 0..number {
-                let object = *arguments.add(index as usize);
-                if object != c::Py_None() {
-                    cases.add(state, ffi::integer(index as usize)?, object)?;
+            let mut select = state.take_select();
+            match gather(state, &mut select, arguments, number, keywords) {
+                Ok(()) => op::select(state, select),
+                Err(raised) => {
+                    select.give_back();
+                    state.keep_select(select);
+                    Err(raised)
                 }
             }
-            if !keywords.is_null() {
-                for index in 0..c::PyTuple_GET_SIZE(keywords) {
-                    let name = c::PyTuple_GET_ITEM(keywords, index);
-                    let value = *arguments.add((number + index) as usize);
-                    if ffi::is_text(name, c"default") {
-                        default = Some(Owned::from_borrowed(value));
-                    } else if ffi::is_text(name, c"policy") {
-                        policy = match ffi::text(value).as_str() {
-                            "random" => Policy::Random,
-                            "priority" => Policy::Priority,
-                            other => {
-                                return Err(ffi::value_error(&format!(
-                                    "unknown policy '{other}': it is \"random\" or \"priority\""
-                                )));
-                            }
-                        }
-                    } else {
-                        count += 1;
-                        if value != c::Py_None() {
-                            cases.add(state, Owned::from_borrowed(name), value)?;
-                        }
-                    }
-                }
-            }
-            if count == 0 && default.is_none() {
-                return Err(ffi::value_error("select() needs at least one case; to wait for ever, say weft.never()"));
-            }
-            op::select(state, cases.take(), default, policy)
         }
     })
 }
 
-/// Cases being collected. Dropped before the select is made, it gives the operations back.
-struct Cases(SmallVec<[*mut OpObject; FEW]>);
-
-impl Cases {
-    fn new() -> Self {
-        Self(SmallVec::new())
-    }
-
-    /// # Safety
-    /// A live object.
-    unsafe fn add(&mut self, state: &State, case: Owned, object: *mut PyObject) -> Py<()> {
-        // SAFETY: an operation, once checked; the reference goes to the list.
-        unsafe {
-            check(state, &case, object)?;
-            OpObject::of(object).become_case(case);
-            self.0.push(Owned::from_borrowed(object).into_ptr().cast());
+/// # Safety
+/// The arguments are what the interpreter passed.
+unsafe fn gather(
+    state: &State,
+    select: &mut Select,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> Py<()> {
+    // SAFETY: the caller's promise: `number` values, then one per keyword.
+    unsafe {
+        let mut count = number;
+        for index in 0..number {
+            let object = *arguments.add(index as usize);
+            if object != c::Py_None() {
+                add(state, select, ffi::integer(index as usize)?, object)?;
+            }
+        }
+        if !keywords.is_null() {
+            for index in 0..c::PyTuple_GET_SIZE(keywords) {
+                let name = c::PyTuple_GET_ITEM(keywords, index);
+                let value = *arguments.add((number + index) as usize);
+                if ffi::is_text(name, c"default") {
+                    select.set_default(Owned::from_borrowed(value));
+                } else if ffi::is_text(name, c"policy") {
+                    select.set_policy(match ffi::text(value).as_str() {
+                        "random" => Policy::Random,
+                        "priority" => Policy::Priority,
+                        other => {
+                            return Err(ffi::value_error(&format!(
+                                "unknown policy '{other}': it is \"random\" or \"priority\""
+                            )));
+                        }
+                    });
+                } else {
+                    count += 1;
+                    if value != c::Py_None() {
+                        add(state, select, Owned::from_borrowed(name), value)?;
+                    }
+                }
+            }
+        }
+        if count == 0 && !select.has_default() {
+            return Err(ffi::value_error("select() needs at least one case; to wait for ever, say weft.never()"));
         }
         Ok(())
     }
-
-    fn take(&mut self) -> SmallVec<[*mut OpObject; FEW]> {
-        std::mem::take(&mut self.0)
-    }
 }
 
-impl Drop for Cases {
-    fn drop(&mut self) {
-        for op in self.0.drain(..) {
-            // SAFETY: a reference of ours.
-            unsafe {
-                (*op).become_free();
-                c::Py_DECREF(op.cast());
-            }
-        }
+/// # Safety
+/// A live object.
+#[inline]
+unsafe fn add(state: &State, select: &mut Select, case: Owned, object: *mut PyObject) -> Py<()> {
+    // SAFETY: an operation, once checked.
+    unsafe {
+        check(state, &case, object)?;
+        select.add(OpObject::of(object), case);
     }
+    Ok(())
 }
 
 /// Whether `object` can be a case.

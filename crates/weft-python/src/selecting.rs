@@ -12,6 +12,7 @@ use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
 use crate::op::{self, Kind, OpObject, Sleeper};
+use crate::selected;
 use crate::state::{Ref, State};
 use crate::wake;
 
@@ -278,7 +279,7 @@ impl SelectingObject {
         };
         let state = op.state();
         match event {
-            Some(Event::Value(_, value)) => op::selected(state, case.unwrap_or_else(ffi::none).as_ptr(), value),
+            Some(Event::Value(_, value)) => selected::make(state, case.unwrap_or_else(ffi::none).as_ptr(), value),
             Some(Event::Left(case, source, end)) => {
                 // SAFETY: a channel or receiver.
                 let channel = unsafe { Via::of(source.as_ptr()) }.channel;

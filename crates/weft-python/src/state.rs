@@ -1,5 +1,7 @@
 //! What one interpreter's copy of the module holds. No Python object is in a Rust static.
 
+#[cfg(not(Py_GIL_DISABLED))]
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::OnceLock;
@@ -7,6 +9,7 @@ use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::ffi::{self, Owned, Py, PyObject, c};
+use crate::op::Select;
 
 macro_rules! refs {
     ($($name:ident),* $(,)?) => {
@@ -20,9 +23,9 @@ macro_rules! refs {
 
 refs! {
     // Types.
-    Channel, Sender, Receiver, Op, Selecting, Tick, Barrier, Scope, Home, Drain, Stop, Await,
+    Channel, Sender, Receiver, Op, Selected, Selecting, Tick, Barrier, Scope, Home, Drain, Stop, Await,
     // Errors, results and the search for schedulers, from the Python files.
-    Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Selected, Statistics, Adopt,
+    Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Statistics, Adopt,
     // Names.
     CallSoon, CallSoonThreadsafe, CallAt, Time, IsClosed, AddReader, AddWriter, RemoveReader, RemoveWriter, CallExceptionHandler,
     NameChannel, NameValue, NameCase, NameHome, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
@@ -47,7 +50,13 @@ pub struct State {
     epoch: Instant,
     /// Memory of operations that have ended, for the next ones.
     #[cfg(not(Py_GIL_DISABLED))]
-    spare: std::cell::UnsafeCell<Vec<*mut PyObject>>,
+    spare: UnsafeCell<Vec<*mut PyObject>>,
+    /// The same of a `Selected`, or null.
+    #[cfg(not(Py_GIL_DISABLED))]
+    spare_selected: Cell<*mut PyObject>,
+    /// What a select that has ended kept its cases in.
+    #[cfg(not(Py_GIL_DISABLED))]
+    spare_select: Cell<Option<Box<Select>>>,
     /// Memory of a `Stop` that has ended, or null.
     pub spare_stop: AtomicPtr<PyObject>,
     /// The home that was asked for last, or null. Borrowed, or it would keep a closed loop's tasks alive: a home that ends takes itself out.
@@ -55,7 +64,7 @@ pub struct State {
     pub last_home: AtomicPtr<PyObject>,
 }
 
-// SAFETY: `spare` is touched only while attached, which where there is a GIL is one thread at a time.
+// SAFETY: what is spare is touched only while attached, which where there is a GIL is one thread at a time.
 unsafe impl Sync for State {}
 // SAFETY: as above.
 unsafe impl Send for State {}
@@ -79,7 +88,11 @@ impl State {
             asyncio_missed: AtomicIsize::new(0),
             epoch: Instant::now(),
             #[cfg(not(Py_GIL_DISABLED))]
-            spare: std::cell::UnsafeCell::new(Vec::with_capacity(SPARE)),
+            spare: UnsafeCell::new(Vec::with_capacity(SPARE)),
+            #[cfg(not(Py_GIL_DISABLED))]
+            spare_selected: Cell::new(ptr::null_mut()),
+            #[cfg(not(Py_GIL_DISABLED))]
+            spare_select: Cell::new(None),
             spare_stop: AtomicPtr::new(ptr::null_mut()),
             #[cfg(not(Py_GIL_DISABLED))]
             last_home: AtomicPtr::new(ptr::null_mut()),
@@ -124,6 +137,48 @@ impl State {
             c::PyObject_GC_Del(object.cast());
             c::Py_DECREF(kind.cast());
         }
+    }
+
+    /// Memory for a `Selected`, or null: without a type, and not seen by the collector.
+    #[inline]
+    pub fn take_selected(&self) -> *mut PyObject {
+        #[cfg(not(Py_GIL_DISABLED))]
+        return self.spare_selected.replace(ptr::null_mut());
+        #[cfg(Py_GIL_DISABLED)]
+        ptr::null_mut()
+    }
+
+    /// Keeps the memory of a `Selected` that has ended. `false`: it is the caller's to free.
+    #[inline]
+    pub fn keep_selected(&self, object: *mut PyObject) -> bool {
+        #[cfg(not(Py_GIL_DISABLED))]
+        if self.spare_selected.get().is_null() && !self.is_gone() {
+            self.spare_selected.set(object);
+            return true;
+        }
+        let _ = object;
+        false
+    }
+
+    /// Room for the cases of a select, empty.
+    #[inline]
+    pub fn take_select(&self) -> Box<Select> {
+        #[cfg(not(Py_GIL_DISABLED))]
+        if let Some(select) = self.spare_select.take() {
+            return select;
+        }
+        Box::default()
+    }
+
+    /// Keeps that of a select that has ended; it is empty again.
+    #[inline]
+    pub fn keep_select(&self, select: Box<Select>) {
+        #[cfg(not(Py_GIL_DISABLED))]
+        if !self.is_gone() {
+            self.spare_select.set(Some(select));
+            return;
+        }
+        drop(select);
     }
 
     /// The state of the module that made the type of `object`, one of ours.
@@ -382,7 +437,6 @@ impl State {
         for (name, text) in errors {
             self.set(name, ffi::import(c"weft._errors", Some(text))?);
         }
-        self.set(Ref::Selected, ffi::import(c"weft._results", Some(c"Selected"))?);
         self.set(Ref::Statistics, ffi::import(c"weft._results", Some(c"Statistics"))?);
         self.set(Ref::Adopt, ffi::import(c"weft._schedulers", Some(c"adopt"))?);
         Ok(())
@@ -400,6 +454,10 @@ impl Drop for State {
             #[cfg(not(Py_GIL_DISABLED))]
             for object in std::mem::take(&mut *self.spare.get()) {
                 c::PyObject_GC_Del(object.cast());
+            }
+            #[cfg(not(Py_GIL_DISABLED))]
+            if !self.spare_selected.get().is_null() {
+                c::PyObject_GC_Del(self.spare_selected.get().cast());
             }
             for reference in &self.refs {
                 drop(Owned::from_nullable(reference.swap(ptr::null_mut(), Ordering::AcqRel)));

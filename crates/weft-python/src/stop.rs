@@ -78,6 +78,6 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
     // SAFETY: no field is added; traversal is inherited. The base lives for ever.
     unsafe {
         let base = Owned::from_borrowed(c::PyExc_StopIteration);
-        ffi::make_subtype(module, c"weft._weft._Stop", &base, slots)
+        ffi::make_subtype(module, c"weft._weft._Stop", &base, ffi::IMMUTABLE, slots)
     }
 }

@@ -25,10 +25,11 @@ from weft._pure.scope import Scope
 from weft._pure.select import select
 from weft._pure.selecting import Selecting, selecting
 from weft._pure.timers import Tick, after, always, at, never, tick
+from weft._results import Selected
 
-__all__ = ["Barrier", "Channel", "Op", "Receiver", "Scope", "Selecting", "Sender", "Tick", "__version__", "after"]
-__all__ += ["_add_scheduler", "_scheduler_here", "always", "at", "never", "readable", "select", "selecting", "tick"]
-__all__ += ["writable"]
+__all__ = ["Barrier", "Channel", "Op", "Receiver", "Scope", "Selected", "Selecting", "Sender", "Tick"]
+__all__ += ["__version__", "_add_scheduler", "_scheduler_here", "after", "always", "at", "never", "readable", "select"]
+__all__ += ["selecting", "tick", "writable"]
 
 if not getattr(sys, "_is_gil_enabled", lambda: True)():
     raise ImportError("weft in pure Python needs an interpreter with a global lock: unset WEFT_PURE")

@@ -5,12 +5,10 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use smallvec::SmallVec;
-use weft_core::select::Policy;
 use weft_core::waiter::Waiter;
 use weft_core::waitq::Node;
 
-use super::{DECIDED, DONE, Extra, FEW, FRESH, Kind, OpObject, PARKED, Select, Sleeper, TAKEN};
+use super::{DECIDED, DONE, Extra, FRESH, Kind, OpObject, PARKED, Select, Sleeper, TAKEN};
 use crate::channel::{ChannelObject, Via};
 use crate::ends::EndObject;
 use crate::ffi::{self, Owned, Py, PyObject, c};
@@ -109,30 +107,20 @@ pub fn sync(state: &State, owner: *mut PyObject) -> Py<Owned> {
     Ok(op)
 }
 
-/// A select of these operations, each marked with its case and with a reference that is taken over; a select among them brings its own leaves.
-pub fn select(
-    state: &State,
-    cases: SmallVec<[*mut OpObject; FEW]>,
-    default: Option<Owned>,
-    policy: Policy,
-) -> Py<Owned> {
-    let root = make(state, Kind::Select, ptr::null_mut(), None)?;
-    // SAFETY: operations that the caller holds for us.
-    let op = |case: &*mut OpObject| unsafe { &**case };
-    for case in &cases {
-        op(case).parent.set(root.as_ptr().cast());
-    }
-    let flat = cases.iter().any(|case| op(case).kind == Kind::Select).then(|| {
-        let mut all = Vec::new();
-        for case in &cases {
-            op(case).with_leaves(|leaves| all.extend_from_slice(leaves));
+/// A select of the operations that were added to it; a select among them brings its own leaves.
+pub fn select(state: &State, mut select: Box<Select>) -> Py<Owned> {
+    let root = match make(state, Kind::Select, ptr::null_mut(), None) {
+        Ok(root) => root,
+        Err(raised) => {
+            select.give_back();
+            return Err(raised);
         }
-        all
-    });
-    let mut select = Box::new(Select { cases, flat, plain: default.is_none(), default, policy });
-    select.plain &= select.leaves().iter().all(|leaf| op(leaf).is_plain());
+    };
     // SAFETY: just made.
-    unsafe { OpObject::of(root.as_ptr()).set_extra(Extra::Select(select)) };
+    let made = unsafe { OpObject::of(root.as_ptr()) };
+    select.complete(made);
+    made.set_extra(Extra::Select(select));
+    made.bare.set(true);
     Ok(root)
 }
 
@@ -205,18 +193,12 @@ impl OpObject {
         if let Extra::None = self.extra() {
             return;
         }
-        if let Extra::Select(select) = std::mem::replace(
+        if let Extra::Select(mut select) = std::mem::replace(
             // SAFETY: as above.
             unsafe { &mut *self.extra.get() },
             Extra::None,
         ) {
-            ffi::drop_contents(select.cases.into_iter().filter_map(|leaf| {
-                // SAFETY: a reference that was ours; the leaf has no select any more.
-                unsafe {
-                    (*leaf).parent.set(ptr::null_mut());
-                    Owned::from_nullable(leaf.cast())
-                }
-            }));
+            select.clear();
         }
     }
 }
@@ -226,7 +208,12 @@ pub(super) unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     unsafe {
         c::PyObject_GC_UnTrack(slf.cast());
         let op = OpObject::of(slf);
-        let (owner, channel) = (op.owner, op.channel);
+        let owner = op.owner;
+        // It is kept alive by the owner, which goes last, or else by our type.
+        let state = match op.channel.as_ref() {
+            Some(channel) => channel.state(),
+            None => State::of(slf),
+        };
         if op.bare.get() && matches!(op.phase.load(Ordering::Relaxed), DONE | TAKEN) {
             if !op.case.get().is_null() {
                 OpObject::put(&op.case, None);
@@ -234,15 +221,17 @@ pub(super) unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             if let (Some(value), _) = op.node.take() {
                 ffi::drop_contents([value]);
             }
+            if let Extra::Select(_) = op.extra()
+                && let Extra::Select(mut select) = op.extra.get().replace(Extra::None)
+            {
+                select.clear();
+                state.keep_select(select);
+            }
             (*op.made.get()).forget();
         } else {
             dismantle(op);
         }
-        // The owner goes last: it keeps the state alive.
-        match channel.as_ref() {
-            Some(channel) => State::free_op(slf, channel.state()),
-            None => State::free_op(slf, State::of(slf)),
-        }
+        State::free_op(slf, state);
         c::Py_XDECREF(owner);
     }
 }

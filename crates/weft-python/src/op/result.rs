@@ -7,7 +7,8 @@ use weft_core::chan::Outcome;
 use super::{DONE, Extra, Kind, OpObject};
 use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
-use crate::state::{Ref, State};
+use crate::selected;
+use crate::state::Ref;
 use crate::timers::TickObject;
 use crate::wake;
 
@@ -63,7 +64,7 @@ impl OpObject {
         let mut at = self;
         loop {
             let case = at.case.get();
-            value = selected(self.state(), case, value)?;
+            value = selected::make(self.state(), case, value)?;
             // SAFETY: a select lives longer than the performance of its leaves.
             at = unsafe { &*at.parent.get() };
             if at.parent.get().is_null() {
@@ -194,23 +195,6 @@ impl OpObject {
         let value = select.default.clone()?;
         let state = self.state();
         self.phase.store(DONE, Ordering::Relaxed);
-        Some(selected(state, state.get(Ref::Default), value).and_then(|value| self.mapped(value)))
-    }
-}
-
-/// `Selected(case, value)`: a tuple subclass of two, made without a call.
-pub fn selected(state: &State, case: *mut PyObject, value: Owned) -> Py<Owned> {
-    let kind = state.class(Ref::Selected);
-    // SAFETY: `Selected` is a subclass of tuple, and allocated as every class is; a new one is filled before anybody sees it.
-    unsafe {
-        let tuple = Owned::from_new(c::PyType_GenericAlloc(kind, 2))?;
-        // A tuple keeps its hash from 3.14 on; -1 says that it was not asked for yet.
-        #[cfg(Py_3_14)]
-        {
-            (*tuple.as_ptr().cast::<c::PyTupleObject>()).ob_hash = -1;
-        }
-        c::PyTuple_SET_ITEM(tuple.as_ptr(), 0, Owned::from_borrowed(case).into_ptr());
-        c::PyTuple_SET_ITEM(tuple.as_ptr(), 1, value.into_ptr());
-        Ok(tuple)
+        Some(selected::make(state, state.get(Ref::Default), value).and_then(|value| self.mapped(value)))
     }
 }
