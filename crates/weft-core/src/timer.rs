@@ -256,6 +256,8 @@ struct Timers {
 struct State {
     due: BTreeSet<(Instant, LinkPtr)>,
     thread: Option<thread::Thread>,
+    /// It is being started, and will look at all that is there.
+    starting: bool,
     /// When the thread will look again; `None`: when it is woken.
     alarm: Option<Instant>,
 }
@@ -269,7 +271,7 @@ fn timers() -> &'static Timers {
     static TIMERS: OnceLock<Timers> = OnceLock::new();
     TIMERS.get_or_init(|| Timers {
         lock: Lock::new(),
-        state: UnsafeCell::new(State { due: BTreeSet::new(), thread: None, alarm: None }),
+        state: UnsafeCell::new(State { due: BTreeSet::new(), thread: None, starting: false, alarm: None }),
     })
 }
 
@@ -302,7 +304,11 @@ impl Timers {
             Start,
         }
         let next = self.with(|state| match &state.thread {
-            None => Next::Start,
+            None if state.starting => Next::Nothing,
+            None => {
+                state.starting = true;
+                Next::Start
+            }
             Some(_) if state.alarm.is_some_and(|alarm| alarm <= deadline) => Next::Nothing,
             Some(thread) => {
                 state.alarm = Some(deadline);
@@ -313,26 +319,21 @@ impl Timers {
             Next::Nothing => {}
             Next::Wake(thread) => thread.unpark(),
             Next::Start => {
-                let handle = thread::Builder::new()
-                    .name("weft-timer".into())
-                    .spawn(move || self.run())
-                    .expect("the timer thread cannot be started");
-                let thread = handle.thread().clone();
-                // Two may have come at the same moment: then the second thread finds the first one's name, and ends.
-                self.with(|state| state.thread.get_or_insert(thread).id());
+                let started = thread::Builder::new().name("weft-timer".into()).spawn(move || self.run());
+                if let Err(error) = started {
+                    self.with(|state| state.starting = false);
+                    panic!("the timer thread cannot be started: {error}");
+                }
             }
         }
     }
 
     fn run(&self) {
-        let me = thread::current();
+        self.with(|state| state.thread = Some(thread::current()));
         loop {
             let mut wakes = Wakes::new();
             let mut now = Instant::now();
-            let Some(alarm) = self.with(|state| {
-                if state.thread.get_or_insert(me.clone()).id() != me.id() {
-                    return None;
-                }
+            let alarm = self.with(|state| {
                 while let Some((deadline, _)) = state.due.first() {
                     if *deadline > now {
                         // A clock read is cheap beside a sleep that turns out too short.
@@ -347,10 +348,8 @@ impl Timers {
                     }
                 }
                 state.alarm = state.due.first().map(|(deadline, _)| *deadline);
-                Some(state.alarm)
-            }) else {
-                return;
-            };
+                state.alarm
+            });
             // A waker that panics must not end the thread that everybody relies on.
             drop(catch_unwind(AssertUnwindSafe(|| wakes.wake())));
             match alarm {
