@@ -13,6 +13,7 @@ that is what the lock is for. It is reentrant for the sake of signal handlers.
 
 from __future__ import annotations
 
+import sys
 from threading import RLock
 from typing import TYPE_CHECKING, NoReturn
 
@@ -32,10 +33,12 @@ class Event:
     Source: `threading.Event` and `asyncio.Event`, whose names it keeps.
     """
 
-    __slots__ = ("__weakref__", "_channel", "_lock")
+    __slots__ = ("__weakref__", "_channel", "_lock", "_name")
 
     def __init__(self) -> None:
-        self._channel: Channel[NoReturn] = Channel(name="event")
+        caller = sys._getframe(1)
+        self._name = f"event made at {caller.f_code.co_filename.rpartition('/')[2]}:{caller.f_lineno}"
+        self._channel: Channel[NoReturn] = Channel(name=self._name)
         self._lock = RLock()
 
     def set(self) -> None:
@@ -46,7 +49,7 @@ class Event:
     def clear(self) -> None:
         """Take it back: from now on, `wait` waits for the next `set`. Who was waiting at the last `set` goes on all the
         same."""
-        fresh: Channel[NoReturn] = Channel(name="event")
+        fresh: Channel[NoReturn] = Channel(name=self._name)
         with self._lock:
             if self._channel.closed:
                 # The old channel goes out with the fresh one's variable, after the lock.
@@ -65,4 +68,4 @@ class Event:
         return self._channel._closing()
 
     def __repr__(self) -> str:
-        return f"<weft.Event {'set' if self.is_set() else 'not set'}>"
+        return f"<weft.Event {'set' if self.is_set() else 'not set'}, {self._name.removeprefix('event ')}>"

@@ -102,10 +102,14 @@ def begin(op: Op[Any]) -> bool:
     return op._begin()
 
 
-def park(op: Op[Any], wake: Callable[[], object]) -> bool:
+def park(op: Op[Any], wake: Callable[[], object], gone: Callable[[], bool] | None = None) -> bool:
     """Let it wait; `wake()` is called when it is decided. True: it was decided at once, and `wake` will not be
-    called."""
-    return op._park(wake)
+    called.
+
+    `gone()` may be asked, from any thread, whether the party will never come for it because its scheduler has ended; it
+    does nothing else. Without it only `wake` tells, which is too late for a barrier.
+    """
+    return op._park(wake, gone)
 
 
 def resume(op: Op[Any]) -> bool:

@@ -6,14 +6,19 @@ use std::ptr;
 use weft_core::barrier::Barrier;
 
 use crate::ffi::{self, Owned, Py, PyObject, c};
-use crate::op;
+use crate::op::OpObject;
+use crate::origin::Origin;
 use crate::state::State;
+use crate::{channel, errors, op};
 
 /// `weft.Barrier`.
 #[repr(C)]
 pub struct BarrierObject {
     head: PyObject,
     pub barrier: Barrier,
+    /// How often the process had been forked when it was made.
+    forks: u32,
+    made: Origin,
 }
 
 impl BarrierObject {
@@ -22,6 +27,35 @@ impl BarrierObject {
     pub unsafe fn of<'a>(object: *mut PyObject) -> &'a Self {
         // SAFETY: the caller's promise.
         unsafe { &*object.cast() }
+    }
+
+    /// An error when it was made before this process was forked: whoever waits at it is not here.
+    pub fn check_fork(&self) -> Py<()> {
+        if self.is_inherited() {
+            // SAFETY: a live object of ours.
+            let state = unsafe { State::of(ptr::from_ref(self).cast_mut().cast()) };
+            return Err(errors::forked_barrier(state, &self.made.short()));
+        }
+        Ok(())
+    }
+
+    /// Withdraws the parties whose world has ended: nobody is to pass because of them.
+    pub fn turn_away_the_gone(&self) {
+        let mut parked = Vec::new();
+        self.barrier.visit(|waiter| {
+            // SAFETY: in the queue, so alive.
+            parked.extend(unsafe { Owned::from_nullable(op::of_waiter(waiter)) }.inspect(|op| unsafe {
+                c::Py_INCREF(op.as_ptr());
+            }));
+        });
+        for op in parked {
+            // SAFETY: an operation, which we hold.
+            unsafe { OpObject::of(op.as_ptr()) }.withdraw_forsaken();
+        }
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.forks != channel::forks()
     }
 }
 
@@ -37,9 +71,12 @@ unsafe extern "C" fn new(
             if parties.is_null() {
                 return Err(ffi::type_error("Barrier() needs the number of parties"));
             }
-            let parties = crate::channel::count(parties, "parties", 1)?;
+            let parties = channel::count(parties, "parties", 1)?;
             let object = ffi::allocate(kind)?;
-            (&raw mut (*object.as_ptr().cast::<BarrierObject>()).barrier).write(Barrier::new(parties));
+            let this: *mut BarrierObject = object.as_ptr().cast();
+            (&raw mut (*this).barrier).write(Barrier::new(parties));
+            (&raw mut (*this).forks).write(channel::forks());
+            (&raw mut (*this).made).write(Origin::here());
             Ok(object)
         }
     })
@@ -47,7 +84,10 @@ unsafe extern "C" fn new(
 
 unsafe extern "C" fn sync(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: the interpreter passes a live barrier, here and below.
-    ffi::edge_object(|| op::sync(unsafe { State::of(slf) }, slf))
+    ffi::edge_object(|| unsafe {
+        BarrierObject::of(slf).check_fork()?;
+        op::sync(State::of(slf), slf)
+    })
 }
 
 unsafe extern "C" fn get_parties(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
@@ -56,20 +96,40 @@ unsafe extern "C" fn get_parties(slf: *mut PyObject, _: *mut c_void) -> *mut PyO
 }
 
 unsafe extern "C" fn get_waiting(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    // SAFETY: see `sync`.
-    ffi::edge_object(|| ffi::integer(unsafe { BarrierObject::of(slf) }.barrier.waiting()))
+    ffi::edge_object(|| {
+        // SAFETY: see `sync`.
+        let this = unsafe { BarrierObject::of(slf) };
+        this.check_fork()?;
+        this.turn_away_the_gone();
+        ffi::integer(this.barrier.waiting())
+    })
+}
+
+unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `sync`.
+        let this = unsafe { BarrierObject::of(slf) };
+        let waiting = match this.is_inherited() {
+            true => "inherited over a fork".to_owned(),
+            false => format!("{} of {} waiting", this.barrier.waiting(), this.barrier.parties()),
+        };
+        ffi::string(&format!("<weft.Barrier {waiting}, made at {}>", this.made.short()))
+    })
 }
 
 unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
     // SAFETY: from the collector.
     unsafe {
+        let this = BarrierObject::of(slf);
         let mut stop = ffi::visit(c::Py_TYPE(slf).cast(), visit, argument);
-        BarrierObject::of(slf).barrier.visit(|waiter| {
-            if stop == 0 {
-                stop = ffi::visit(op::of_waiter(waiter), visit, argument);
-            }
-        });
-        stop
+        if !this.is_inherited() {
+            this.barrier.visit(|waiter| {
+                if stop == 0 {
+                    stop = ffi::visit(op::of_waiter(waiter), visit, argument);
+                }
+            });
+        }
+        if stop == 0 { this.made.traverse(visit, argument) } else { stop }
     }
 }
 
@@ -77,7 +137,11 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: the last reference is gone; nobody is parked, for whoever is holds one.
     unsafe {
         c::PyObject_GC_UnTrack(slf.cast());
-        ptr::drop_in_place(&raw mut (*slf.cast::<BarrierObject>()).barrier);
+        let this: *mut BarrierObject = slf.cast();
+        if !(*this).is_inherited() {
+            ptr::drop_in_place(&raw mut (*this).barrier);
+        }
+        (*this).made.forget();
         ffi::free(slf);
     }
 }
@@ -90,6 +154,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
     let slots = vec![
         ffi::slot(c::Py_tp_new, new as *mut c_void),
         ffi::slot(c::Py_tp_doc, crate::docs::doc("Barrier", "").cast_mut().cast()),
+        ffi::slot(c::Py_tp_repr, repr as *mut c_void),
         ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
         ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),
         ffi::slot(c::Py_tp_methods, methods.cast()),

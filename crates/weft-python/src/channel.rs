@@ -22,6 +22,12 @@ use crate::wake;
 /// How often this process was forked: a channel of an earlier count belongs to a parent.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
+/// See `FORKS`.
+#[inline]
+pub fn forks() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// `weft.Channel`.
 #[repr(C)]
 pub struct ChannelObject {
@@ -86,7 +92,7 @@ impl ChannelObject {
 
     #[inline]
     pub fn is_inherited(&self) -> bool {
-        self.forks != FORKS.load(Ordering::Relaxed)
+        self.forks != forks()
     }
 
     /// The name as given, or the place of creation.
@@ -183,6 +189,13 @@ pub fn reason(error: *mut PyObject) -> Py<Option<Cause>> {
         } else {
             return Err(ffi::type_error(&format!("error must be an exception or None, not {}", ffi::type_name(error))));
         };
+        if let Some(name) =
+            errors::ends_who_meets_it(|kind| c::PyErr_GivenExceptionMatches(instance.as_ptr(), kind) != 0)
+        {
+            return Err(ffi::type_error(&format!(
+                "{name} cannot be the error of a channel: it would end, without a word, the iteration or the coroutine of who meets it; wrap it in another exception"
+            )));
+        }
         let traceback = Owned::from_nullable(c::PyException_GetTraceback(instance.as_ptr()));
         let reason: Cause = Arc::new(Reason { error: instance, traceback });
         Ok(Some(reason))

@@ -7,7 +7,7 @@ use weft_core::chan::End;
 use crate::channel::{ChannelObject, Via, cause_of};
 use crate::ends::Side;
 use crate::ffi::{self, Owned, PyObject, Raised, c};
-use crate::state::Ref;
+use crate::state::{Ref, State};
 
 /// Raises a channel error with its attributes.
 fn raise(channel: &ChannelObject, kind: Ref, message: &str, value: Option<Owned>, cause: Option<&Owned>) -> Raised {
@@ -159,6 +159,44 @@ pub fn forked(channel: &ChannelObject) -> Raised {
         channel.description()
     );
     raise(channel, Ref::ForkedChannelError, &message, None, None)
+}
+
+/// Of exceptions that end an iteration, an `await` or a generator without a word (PEP 479): the name of the one that is meant.
+pub fn ends_who_meets_it(is: impl Fn(*mut PyObject) -> bool) -> Option<&'static str> {
+    // SAFETY: exception types, which live for ever.
+    let kinds =
+        unsafe { [(c::PyExc_StopIteration, "StopIteration"), (c::PyExc_StopAsyncIteration, "StopAsyncIteration")] };
+    kinds.into_iter().find(|(kind, _)| is(*kind)).map(|(_, name)| name)
+}
+
+/// For an error that a function given to `map` has raised: the same, or a `RuntimeError` in the place of one that ends who meets it.
+#[cold]
+pub fn raised_in_map() -> Raised {
+    // SAFETY: an error is set; `is` looks at it only.
+    let Some(name) = ends_who_meets_it(|kind| unsafe { c::PyErr_ExceptionMatches(kind) != 0 }) else {
+        return Raised;
+    };
+    let cause = ffi::take_error();
+    let raised = ffi::runtime_error(&format!("a function given to map() raised {name}"));
+    if let (Some(error), Some(cause)) = (ffi::take_error(), cause) {
+        // SAFETY: two exceptions; each call takes over a reference.
+        unsafe {
+            c::PyException_SetContext(error.as_ptr(), cause.clone().into_ptr());
+            c::PyException_SetCause(error.as_ptr(), cause.into_ptr());
+        }
+        return ffi::restore_error(error);
+    }
+    raised
+}
+
+/// For a barrier that was made before this process was forked.
+#[cold]
+pub fn forked_barrier(state: &State, made: &str) -> Raised {
+    let message = format!(
+        "the barrier made at {made} belongs to the parent process: it does not reach over a fork; make a new one in the child"
+    );
+    // SAFETY: an exception type.
+    unsafe { ffi::raise(state.get(Ref::ForkedChannelError), &message) }
 }
 
 /// Sets `.case` on the weft error that is raised, if it is one.

@@ -144,6 +144,25 @@ impl HomeObject {
         unsafe { ffi::upgrade(self.weak_loop.as_ptr()) }
     }
 
+    /// Whether its loop will call nothing any more.
+    pub fn is_closed(&self) -> bool {
+        let _aside = ffi::Aside::new();
+        // SAFETY: a live object of ours.
+        let state = unsafe { State::of(self.as_ptr()) };
+        let Some(event_loop) = self.event_loop().filter(|_| !state.is_gone()) else {
+            return true;
+        };
+        // SAFETY: live objects. What fails does not tell.
+        unsafe {
+            let closed = ffi::call_method(state.get(Ref::IsClosed), &[event_loop.as_ptr()]);
+            let closed = closed.and_then(|closed| ffi::check(c::PyObject_IsTrue(closed.as_ptr())));
+            closed.map(|truth| truth != 0).unwrap_or_else(|Raised| {
+                ffi::unraisable(event_loop.as_ptr());
+                false
+            })
+        }
+    }
+
     /// Queues a decided operation, taking over a reference. `Err` gives it back when the loop is closed.
     pub fn push(&self, op: *mut OpObject) -> Result<(), *mut OpObject> {
         let first = {

@@ -201,14 +201,25 @@ pub unsafe extern "C" fn is_outside(slf: *mut PyObject, _: *mut PyObject) -> *mu
     ffi::edge_object(|| Ok(ffi::boolean(unsafe { op(slf) }.has_outside())))
 }
 
-pub unsafe extern "C" fn park(slf: *mut PyObject, wake: *mut PyObject) -> *mut PyObject {
+pub unsafe extern "C" fn park(
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
     ffi::edge_object(|| {
-        // SAFETY: see `begin`.
+        // SAFETY: see `begin`; the interpreter's array.
         unsafe {
-            if c::PyCallable_Check(wake) == 0 {
-                return Err(ffi::type_error(&format!("_park() needs a callable, not {}", ffi::type_name(wake))));
+            let [wake, gone] = ffi::parameters("_park", ["wake", "gone"], 2, arguments, number, keywords)?;
+            let gone = Owned::from_nullable(gone).inspect(|gone| c::Py_INCREF(gone.as_ptr()));
+            let gone = gone.filter(|gone| gone.as_ptr() != c::Py_None());
+            for callable in [wake].into_iter().chain(gone.as_ref().map(Owned::as_ptr)) {
+                if callable.is_null() || c::PyCallable_Check(callable) == 0 {
+                    return Err(ffi::type_error("_park() needs a callable that wakes, and one that tells or None"));
+                }
             }
-            Ok(ffi::boolean(op(slf).park_undecided(Sleeper::Elsewhere(Owned::from_borrowed(wake)))?))
+            let sleeper = Sleeper::Elsewhere(Owned::from_borrowed(wake), gone);
+            Ok(ffi::boolean(op(slf).park_undecided(sleeper)?))
         }
     })
 }

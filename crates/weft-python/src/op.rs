@@ -91,8 +91,8 @@ pub enum Sleeper {
     /// The loop whose home this is (a strong reference).
     Loop(Owned),
     Thread(Arc<Parker>),
-    /// A party of a scheduler that the extension does not know: what to call.
-    Elsewhere(Owned),
+    /// A party of a scheduler that the extension does not know: what to call, and what tells whether nobody will come any more.
+    Elsewhere(Owned, Option<Owned>),
 }
 
 /// What only some kinds have.
@@ -797,7 +797,7 @@ impl OpObject {
                     parker.unpark();
                     c::Py_DECREF(op.cast());
                 }
-                Sleeper::Elsewhere(wake) => {
+                Sleeper::Elsewhere(wake, _) => {
                     let wake = wake.clone();
                     let op = Owned::from_nullable(op.cast())?;
                     if !woke_elsewhere(&wake) {
@@ -814,6 +814,24 @@ impl OpObject {
             }
         }
         None
+    }
+
+    /// Whether nobody will come for a parked operation any more: its loop is closed, or its scheduler has ended.
+    fn is_forsaken(&self) -> bool {
+        match self.sleeper() {
+            // SAFETY: a sleeper's home is one.
+            Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()) }.is_closed(),
+            Sleeper::Elsewhere(_, Some(gone)) => is_gone(gone),
+            _ => false,
+        }
+    }
+
+    /// Withdraws a parked operation that nobody will come for any more. For where it would be missed as a party: a value that waits to be sent
+    /// needs nobody to come for it.
+    pub fn withdraw_forsaken(&self) {
+        if self.phase.load(Ordering::Relaxed) == PARKED && self.is_forsaken() && self.withdraw() {
+            self.give_up();
+        }
     }
 
     /// For a decided operation that nobody will take up: it ends, and the value it received, if it did, is returned.
@@ -922,8 +940,9 @@ impl OpObject {
                 }
                 Ok(false)
             }),
+            Extra::Time(delay) if self.kind == Kind::After => Ok(*delay <= 0.0),
             // Not told apart: a turn for the others before it is tried does no harm.
-            _ => Ok(!matches!(self.kind, Kind::Never | Kind::After)),
+            _ => Ok(self.kind != Kind::Never),
         }
     }
 
@@ -1008,7 +1027,7 @@ impl OpObject {
             Kind::Recv | Kind::RecvNext => "recv",
             Kind::RecvMany => "recv_many",
             Kind::SendMany => "send_many",
-            Kind::Closing => "wait for the close",
+            Kind::Closing => "wait",
             Kind::Always => "always",
             Kind::Never => "never",
             Kind::After => "after",
@@ -1023,6 +1042,10 @@ impl OpObject {
         // SAFETY: whoever asks performs it, or nobody does.
         let made = unsafe { &*self.made.get() }.short();
         match self.is_on_channel() {
+            // What has such a channel has named it for this: an event, or a process that is joined.
+            true if self.kind == Kind::Closing => {
+                format!("{what} for {}, operation made at {made},", self.via().channel.name())
+            }
             true => format!("{what} on {}, operation made at {made},", self.via().channel.description()),
             false => format!("{what}, operation made at {made},"),
         }
@@ -1051,6 +1074,18 @@ impl OpObject {
             }
         }
     }
+}
+
+/// Asks whether a party elsewhere is gone. What fails does not tell.
+fn is_gone(gone: &Owned) -> bool {
+    let _aside = ffi::Aside::new();
+    // SAFETY: live objects.
+    let answer =
+        unsafe { ffi::call(gone.as_ptr(), &[]).and_then(|answer| ffi::check(c::PyObject_IsTrue(answer.as_ptr()))) };
+    answer.map(|truth| truth != 0).unwrap_or_else(|Raised| {
+        ffi::unraisable(gone.as_ptr());
+        false
+    })
 }
 
 /// Calls what wakes a party elsewhere. `false`: it said False, that it is gone, or failed.
@@ -1156,7 +1191,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
             (c"_fire", OneArgument(future::fire)),
             (c"_describe", NoArguments(lowlevel::describe)),
             (c"_begin", NoArguments(lowlevel::begin)),
-            (c"_park", OneArgument(lowlevel::park)),
+            (c"_park", Fast(lowlevel::park)),
             (c"_resume", NoArguments(lowlevel::resume)),
             (c"_withdraw", NoArguments(lowlevel::withdraw)),
             (c"_take", NoArguments(lowlevel::take)),

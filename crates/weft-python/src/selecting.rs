@@ -180,7 +180,7 @@ impl SelectingObject {
             // SAFETY: a sleeper's home is one.
             Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()) }.sit(op, claimed),
             // Counted in `park`.
-            Sleeper::Thread(_) | Sleeper::Elsewhere(_) if !claimed => op.drop_reference(),
+            Sleeper::Thread(_) | Sleeper::Elsewhere(..) if !claimed => op.drop_reference(),
             _ => {}
         }
     }
@@ -503,6 +503,14 @@ unsafe extern "C" fn length(slf: *mut PyObject) -> isize {
     unsafe { SelectingObject::of(slf) }.inner().core.len() as isize
 }
 
+unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `add`.
+        let cases = unsafe { SelectingObject::of(slf) }.inner().core.len();
+        ffi::string(&format!("<weft.Selecting over {cases} channel{}>", if cases == 1 { "" } else { "s" }))
+    })
+}
+
 unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
     // SAFETY: from the collector.
     unsafe {
@@ -570,6 +578,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
     );
     let slots = vec![
         ffi::slot(c::Py_tp_doc, crate::docs::doc("Selecting", "").cast_mut().cast()),
+        ffi::slot(c::Py_tp_repr, repr as *mut c_void),
         ffi::slot(c::Py_tp_iter, crate::channel::itself as *mut c_void),
         ffi::slot(c::Py_tp_iternext, next as *mut c_void),
         ffi::slot(c::Py_am_aiter, crate::channel::itself as *mut c_void),

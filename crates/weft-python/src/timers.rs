@@ -76,6 +76,15 @@ impl TickObject {
     }
 }
 
+unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes a live tick.
+        let this = unsafe { TickObject::of(slf) };
+        let closed = if this.is_closed() { ", closed" } else { "" };
+        ffi::string(&format!("<weft.Tick every {} s{closed}>", this.period))
+    })
+}
+
 /// `after(seconds)`
 pub unsafe extern "C" fn after(module: *mut PyObject, seconds: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
@@ -232,6 +241,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
         ffi::slot(c::Py_tp_iternext, next as *mut c_void),
         ffi::slot(c::Py_am_aiter, crate::channel::itself as *mut c_void),
         ffi::slot(c::Py_am_anext, anext as *mut c_void),
+        ffi::slot(c::Py_tp_repr, repr as *mut c_void),
         ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
         ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),
         ffi::slot(c::Py_tp_methods, methods.cast()),

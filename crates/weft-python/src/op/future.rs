@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering;
 
-use super::{DECIDED, DEFAULT, DONE, FRESH, Kind, OpObject, PARKED, POSTPONED, Sleeper, Step};
+use super::{DECIDED, DEFAULT, DONE, Extra, FRESH, Kind, OpObject, PARKED, POSTPONED, Sleeper, Step};
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
 use crate::state::State;
@@ -21,9 +21,15 @@ impl OpObject {
                 self.phase.store(FRESH, Ordering::Relaxed);
                 self.perform_step()
             }
-            _ if self.state().should_yield() && self.is_fresh() => self.postpone(),
+            _ if (self.state().should_yield() || self.is_a_turn()) && self.is_fresh() => self.postpone(),
             _ => self.perform_step(),
         }
+    }
+
+    /// `after(0)`, which is `sleep(0)`: whoever awaits that means to let the others run.
+    #[inline]
+    fn is_a_turn(&self) -> bool {
+        !self.is_on_channel() && matches!(self.extra(), Extra::Time(delay) if self.kind == Kind::After && *delay <= 0.0)
     }
 
     #[inline(never)]
@@ -132,7 +138,7 @@ impl OpObject {
     /// Whether a thread, or a party of another scheduler, sleeps on it, which alone may end it.
     pub(super) fn is_somebody_elses(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == PARKED
-            && matches!(self.sleeper(), Sleeper::Thread(_) | Sleeper::Elsewhere(_))
+            && matches!(self.sleeper(), Sleeper::Thread(_) | Sleeper::Elsewhere(..))
     }
 
     /// The coroutine that awaited this ends here (`GeneratorExit`, or another scheduler's exception): leave no trace.

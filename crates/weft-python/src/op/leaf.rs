@@ -5,6 +5,7 @@ use weft_core::chan::{Outcome, Wakes};
 use weft_core::select::{Case, Gate, Outside, RecvCase, SendCase};
 
 use super::{Extra, FEW, Kind, OpObject, Sleeper};
+use crate::barrier::BarrierObject;
 use crate::ffi::{Owned, Py};
 use crate::home::HomeObject;
 use crate::io;
@@ -138,6 +139,14 @@ impl OpObject {
                 self.due.set(tick.next());
                 self.ready.set(tick.is_closed() || self.due.get() <= self.state().monotonic()?);
             }
+            // SAFETY: a sync's owner is its barrier.
+            (Kind::Sync, _) => unsafe {
+                let barrier = BarrierObject::of(self.owner);
+                barrier.check_fork()?;
+                if barrier.barrier.waiting() + 1 >= barrier.barrier.parties() {
+                    barrier.turn_away_the_gone();
+                }
+            },
             (Kind::Readable, Extra::Descriptor { fd, .. }) => self.ready.set(io::is_ready(*fd, false)?),
             (Kind::Writable, Extra::Descriptor { fd, .. }) => self.ready.set(io::is_ready(*fd, true)?),
             _ => {}

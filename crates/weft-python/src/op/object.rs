@@ -138,8 +138,13 @@ pub(super) unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc
             op.case.get(),
         ];
         op.node.peek(|value| objects.extend(value.map(Owned::as_ptr)));
-        if let Sleeper::Loop(sleeper) | Sleeper::Elsewhere(sleeper) = op.sleeper() {
-            objects.push(sleeper.as_ptr());
+        match op.sleeper() {
+            Sleeper::Loop(home) => objects.push(home.as_ptr()),
+            Sleeper::Elsewhere(wake, gone) => {
+                objects.push(wake.as_ptr());
+                objects.extend(gone.as_ref().map(Owned::as_ptr));
+            }
+            _ => {}
         }
         match op.extra() {
             Extra::Select(select) => {

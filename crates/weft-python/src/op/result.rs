@@ -51,7 +51,8 @@ impl OpObject {
         unsafe {
             if !map.is_null() {
                 for index in 0..c::PyTuple_GET_SIZE(map) {
-                    value = ffi::call(c::PyTuple_GET_ITEM(map, index), &[value.as_ptr()])?;
+                    value = ffi::call(c::PyTuple_GET_ITEM(map, index), &[value.as_ptr()])
+                        .map_err(|ffi::Raised| errors::raised_in_map())?;
                 }
             }
         }
