@@ -83,6 +83,12 @@ def reason(error: Any) -> Reason | None:
         made = error()
     if not isinstance(made, BaseException):
         raise TypeError(f"error must be an exception or None, not {type(made).__name__}")
+    if isinstance(made, StopIteration | StopAsyncIteration):
+        kind = "StopIteration" if isinstance(made, StopIteration) else "StopAsyncIteration"
+        raise TypeError(
+            f"{kind} cannot be the error of a channel: it would end, without a word, the iteration or the coroutine of "
+            "who meets it; wrap it in another exception"
+        )
     traceback: TracebackType | None = made.__traceback__
     return Reason(made, traceback)
 

@@ -60,6 +60,10 @@ class OpCase(Case):
     def due(self) -> float | None:
         """Of one that a clock decides: when, on `time.monotonic()`."""
 
+    def is_a_turn(self) -> bool:
+        """Whether it is `after(0)`, which is `sleep(0)`: whoever awaits that means to let the others run."""
+        return False
+
     def descriptor(self) -> tuple[int, bool] | None:
         """Of one that a descriptor decides: which, and whether for writing."""
 
@@ -270,13 +274,17 @@ class ClosingCase(RecvCase):
     """Completes with True once the channel is closed. For channels that nobody sends to."""
 
     __slots__ = ()
-    what = "wait for the close"
+    what = "wait"
 
     def failure(self) -> BaseException | None:
         return None
 
     def result(self) -> Any:
         return True
+
+    def __str__(self) -> str:
+        # What has such a channel has named it for this: an event, or a process that is joined.
+        return f"{self.what} for {self.channel.name}"
 
 
 def put_back(channel: Channel, value: Any) -> None:

@@ -9,6 +9,9 @@ True between any two transactions:
 Source: crates/weft-core/src/chan.rs, which this follows; Go, src/runtime/chan.go.  Laws: docs/design/laws.md.
 """
 
+# pyright: reportPrivateUsage=false
+# What is private here is private to the package.
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from weft._pure.transaction import Transaction
 
 __all__ = ["Chan", "Reason", "add_end", "close", "give_back", "poison", "recv", "remove_receiver", "remove_sender"]
-__all__ += ["can_recv", "can_send", "first_waiting", "parked", "send", "tell"]
+__all__ += ["can_recv", "can_send", "first_receiver", "first_sender", "parked", "send", "tell"]
 
 
 class Reason(NamedTuple):
@@ -75,16 +78,25 @@ class Chan:
         self.sent = self.received = self.dropped = 0
 
 
-def first_waiting(tx: Transaction, queue: Queue) -> Case | None:
-    """The first case that can be met. Those before it, whose party is busy or gone, leave the queue."""
+def first_receiver(tx: Transaction, chan: Chan) -> Case | None:
+    """The first that waits to receive and can be met. Those before it, whose party is busy or gone, leave the queue."""
+    return _first_waiting(tx, chan.recvq, must_come=True)
+
+
+def first_sender(tx: Transaction, chan: Chan) -> Case | None:
+    """The first that waits to send. Its party may be gone: what it had to give stays here, and is received."""
+    return _first_waiting(tx, chan.sendq, must_come=False)
+
+
+def _first_waiting(tx: Transaction, queue: Queue, *, must_come: bool) -> Case | None:
     while True:
         case: Case | None = tx.get(queue, "first")
         if case is None:
             return None
         waiter: Waiter = tx.get(case, "waiter")
-        if tx.get(waiter, "waiting") and not waiter.is_gone():
+        if tx.get(waiter, "_waiting") and not (must_come and waiter._is_gone()):
             return case
-        waiter.passed(tx, case)
+        waiter._passed(tx, case)
 
 
 def _has_room(tx: Transaction, chan: Chan) -> bool:
@@ -116,7 +128,7 @@ def send(tx: Transaction, chan: Chan, value: Any) -> tuple[Outcome, list[Any]]:
     end = tx.get(chan, "end")
     if end is not None:
         return end, []
-    case = first_waiting(tx, chan.recvq)
+    case = first_receiver(tx, chan)
     if case is not None:
         claim(tx, case, Outcome.DONE, value)
         tx.add(chan, "received", 1)
@@ -142,13 +154,13 @@ def recv(tx: Transaction, chan: Chan) -> tuple[Outcome, Any]:
     """Receive a value: what came of it, and the value."""
     if tx.get(chan, "buffered"):
         value = _pop(tx, chan)
-        case = first_waiting(tx, chan.sendq) if _has_room(tx, chan) else None
+        case = first_sender(tx, chan) if _has_room(tx, chan) else None
         if case is not None:
             _push(tx, chan, case.value)
             claim(tx, case, Outcome.DONE)
             tx.add(chan, "sent", 1)
     else:
-        case = first_waiting(tx, chan.sendq)
+        case = first_sender(tx, chan)
         if case is None:
             end = tx.get(chan, "end")
             # For who receives, a channel that its receivers left is closed.
@@ -164,13 +176,13 @@ def recv(tx: Transaction, chan: Chan) -> tuple[Outcome, Any]:
 def can_send(tx: Transaction, chan: Chan) -> bool:
     """Whether a send would be decided now, one way or the other."""
     decided = tx.get(chan, "end") is not None or chan.overflow != "block" or _has_room(tx, chan)
-    return decided or first_waiting(tx, chan.recvq) is not None
+    return decided or first_receiver(tx, chan) is not None
 
 
 def can_recv(tx: Transaction, chan: Chan) -> bool:
     """Whether a receive would be decided now."""
     decided = tx.get(chan, "buffered") or tx.get(chan, "end") is not None
-    return decided or first_waiting(tx, chan.sendq) is not None
+    return decided or first_sender(tx, chan) is not None
 
 
 def give_back(tx: Transaction, chan: Chan, value: Any) -> bool:
@@ -180,7 +192,7 @@ def give_back(tx: Transaction, chan: Chan, value: Any) -> bool:
         tx.add(chan, "received", -1)
         tx.add(chan, "dropped", 1)
         return False
-    case = first_waiting(tx, chan.recvq)
+    case = first_receiver(tx, chan)
     if case is not None:
         claim(tx, case, Outcome.DONE, value)
         return True
@@ -195,7 +207,7 @@ def give_back(tx: Transaction, chan: Chan, value: Any) -> bool:
 
 def tell(tx: Transaction, queue: Queue, outcome: Outcome) -> None:
     """End the wait of everybody in a queue. Who waits to send keeps the value."""
-    while (case := first_waiting(tx, queue)) is not None:
+    while (case := _first_waiting(tx, queue, must_come=True)) is not None:
         claim(tx, case, outcome, case.value)
 
 
@@ -265,6 +277,6 @@ def parked(tx: Transaction, queue: Queue) -> int:
     """How many wait in a queue."""
     count, case = 0, tx.get(queue, "first")
     while case is not None:
-        count += tx.get(tx.get(case, "waiter"), "waiting")
+        count += tx.get(tx.get(case, "waiter"), "_waiting")
         case = tx.get(case, "after")
     return count

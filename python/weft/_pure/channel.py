@@ -240,6 +240,14 @@ class Channel(Sending, Receiving):
                 except BaseException as error:
                     unraisable(error, self._on_undelivered)
 
+    def __del__(self) -> None:
+        if getattr(self, "_on_undelivered", None) is not None and not self._is_inherited():
+            finalize(self._give_up_the_rest)
+
+    def _give_up_the_rest(self) -> None:
+        while (met := transact(chan.recv, self._chan))[0] is Outcome.DONE:
+            self._undelivered([met[1]])
+
     def _statistics(self, tx: Any) -> Statistics:
         numbers = {
             name: tx.get(self._chan, name)

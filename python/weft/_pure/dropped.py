@@ -58,9 +58,27 @@ def finalize(step: Callable[[], object]) -> None:
         _thread.interrupt_main()
 
 
+# What CPython's own hook insists on, a class that has a name nowhere. PyPy's takes anything with its attributes, of which it
+# has one more.
+_tuples: list[Any] = tuple.__subclasses__()  # pyright: ignore[reportUnknownVariableType]
+_HookArguments: Any = next((kind for kind in _tuples if kind.__name__ == "UnraisableHookArgs"), None)
+
+
 def unraisable(error: BaseException, thing: Any) -> None:
     """Report an error that can be raised to nobody."""
-    arguments: Any = SimpleNamespace(
-        exc_type=type(error), exc_value=error, exc_traceback=error.__traceback__, err_msg=None, object=thing
-    )
-    sys.unraisablehook(arguments)
+    reported: dict[str, Any] = {
+        "exc_type": type(error),
+        "exc_value": error,
+        "exc_traceback": error.__traceback__,
+        "err_msg": None,
+        "object": thing,
+    }
+    arguments: Any
+    if sys.implementation.name == "cpython":
+        arguments = _HookArguments(reported.values())
+    else:
+        arguments = SimpleNamespace(**{**reported, "err_msg": "", "extra_line": ""})
+    try:
+        sys.unraisablehook(arguments)
+    except Exception:
+        sys.__unraisablehook__(arguments)  # the program's hook is broken; whoever reports must go on

@@ -5,8 +5,8 @@ While it waits, a task sees a `Parked` as its future. When that is decided it is
 has the loop call a drain (`call_soon`, or `call_soon_threadsafe` from elsewhere), which steps the whole burst, each task
 in its own context, and hands the loop back after a millisecond (L13).
 
-A loop that is closed drops its callbacks. Who would be met there is passed over; what was met just before is undone, and
-the values go back to their channels.
+A loop that is closed drops its callbacks. Who would receive there is passed over; what was met just before is undone, and
+the values go back to their channels. Who would send there can be met: the value needs nobody to come for it.
 
 The home is an attribute of its loop and knows it by a weak reference only: it ends with the loop.
 """
@@ -63,7 +63,7 @@ def perform(op: Op) -> Generator[Any, Any, Any]:
     op._claim()
     parked: Parked | None = None
     try:
-        if _slice_is_over() and running_loop() is not None:
+        if (_slice_is_over() or (len(op._cases) == 1 and op._cases[0].is_a_turn())) and running_loop() is not None:
             yield  # the loop's turn; nothing was tried yet
         if not op._try_now():
             parked = _park(op)

@@ -1,7 +1,7 @@
 """`Op`: an operation, which is also its own wait.
 
 An operation is made, then performed once. It is made of leaves: by itself it is its only one; a select has those of its
-cases. All leaves share one offer, that of the operation performed: whoever meets one of them decides it (`won`).
+cases. All leaves share one offer, that of the operation performed: whoever meets one of them decides it (`_won`).
 
 Performing it is the same for every scheduler, and these are the steps; how to sleep is the scheduler's own affair:
 ```text
@@ -65,6 +65,17 @@ def _woke(wake: Callable[[], object]) -> object:
     except Exception as error:
         unraisable(error, wake)
         return False
+
+
+def _applied(function: Callable[[Any], Any], given: Iterator[Any]) -> Any:
+    """The function, of `map`, applied to the one value that is given. The value is taken as the function is called, by a
+    call that is not written in Python."""
+    try:
+        return next(map(function, given))
+    except (StopIteration, StopAsyncIteration) as stop:
+        # It would end the await or the iteration of who performs the operation, without a word (PEP 479).
+        kind = "StopIteration" if isinstance(stop, StopIteration) else "StopAsyncIteration"
+        raise RuntimeError(f"a function given to map() raised {kind}") from stop
 
 
 class Op(Waiter):
@@ -179,12 +190,12 @@ class Op(Waiter):
             case.prepare()
         return transact(self._attempt, False)
 
-    def _park(self, wake: Callable[[], object], /) -> bool:
+    def _park(self, wake: Callable[[], object], gone: Callable[[], bool] | None = None, /) -> bool:
         if not callable(wake):
             raise TypeError(f"_park() needs a callable, not {type(wake).__name__}")
         if self._phase != "being performed":
             raise RuntimeError(f"{self._description()} cannot be parked: begin it first")
-        return self._wait_for(partial(_woke, wake))
+        return self._wait_for(partial(_woke, wake), gone or _nobody)
 
     def _skip(self) -> None:
         """It will not be performed."""
@@ -213,7 +224,7 @@ class Op(Waiter):
         return transact(self._attempt, True)
 
     def _resume(self) -> bool:
-        return self.won is not None
+        return self._won is not None
 
     def _withdraw(self) -> bool:
         return transact(self._leave)
@@ -222,8 +233,8 @@ class Op(Waiter):
         return transact(self._decide, case)
 
     def _winner(self) -> int:
-        assert self.won is not None
-        return self.won
+        assert self._won is not None
+        return self._won
 
     def _take(self) -> Any:
         # After an exception of a signal handler this is called again. What must be done once is done by a call that is not
@@ -238,9 +249,9 @@ class Op(Waiter):
         assert self._given is not None
         if not functions:
             return next(self._given)
-        value = next(map(functions[0], self._given))
+        value = _applied(functions[0], self._given)
         for function in functions[1:]:
-            value = function(value)
+            value = _applied(function, iter((value,)))
         return value
 
     def _is_taken(self) -> bool:
@@ -256,7 +267,7 @@ class Op(Waiter):
             self._give_back()
 
     def _give_back(self) -> None:
-        if self.won != _DEFAULT:
+        if self._won != _DEFAULT:
             self._cases[self._winner()].undo()
 
     def _timer(self) -> tuple[float, int] | None:
@@ -273,11 +284,11 @@ class Op(Waiter):
 
     def _decided(self) -> bool:
         """Whether there is a result to take."""
-        return self.won is not None
+        return self._won is not None
 
     def _is_met(self) -> bool:
         """Whether there is something to look at, with `_resume`, since it was parked."""
-        return not self.waiting
+        return not self._waiting
 
     def _end(self) -> None:
         """It waits no more."""
@@ -296,9 +307,9 @@ class Op(Waiter):
     def _attempt(self, tx: Transaction, park: bool) -> bool:
         won = self._choose(tx)
         if won is not None:
-            tx.set(self, "won", won)
+            tx.set(self, "_won", won)
         elif park:
-            tx.set(self, "waiting", True)
+            tx.set(self, "_waiting", True)
             tx.set(self, "_phase", "waiting")
             for case in self._cases:
                 tx.set(case, "waiter", self)
@@ -307,21 +318,21 @@ class Op(Waiter):
 
     def _leave(self, tx: Transaction, won: int | None = None) -> bool:
         """Leave all queues, if the offer is still open."""
-        if not tx.get(self, "waiting"):
+        if not tx.get(self, "_waiting"):
             return False
         for case in self._cases:
             unlink(tx, case)
             tx.set(case, "waiter", None)  # no cycle is left behind
-        tx.set(self, "waiting", False)
-        tx.set(self, "won", won)
+        tx.set(self, "_waiting", False)
+        tx.set(self, "_won", won)
         if won is None:
             tx.set(self, "_phase", "performed")
         return True
 
-    def is_gone(self) -> bool:
+    def _is_gone(self) -> bool:
         return self._gone()
 
-    def claimed(self, tx: Transaction, case: Case) -> None:
+    def _claimed(self, tx: Transaction, case: Case) -> None:
         self._decide(tx, case.index)
 
     def _decide(self, tx: Transaction, won: int) -> bool:
@@ -330,7 +341,7 @@ class Op(Waiter):
             tx.ring(self._wake, self._undo)
         return decided
 
-    def passed(self, tx: Transaction, case: Case) -> None:
+    def _passed(self, tx: Transaction, case: Case) -> None:
         self._leave(tx)
 
     # Results
@@ -366,6 +377,9 @@ class SelectOp(Op):
     def _ways(self) -> tuple[tuple[Op, ...], ...]:
         return self._paths
 
+    def _can_be_decided(self, tx: Transaction) -> bool:
+        return bool(self._default) or super()._can_be_decided(tx)
+
     def _choose(self, tx: Transaction) -> int | None:
         chosen, ready = None, 0
         for index, case in enumerate(self._cases):
@@ -384,22 +398,22 @@ class SelectOp(Op):
         if super()._try_now():
             return True
         if self._default:
-            self.won = _DEFAULT
+            self._won = _DEFAULT
         return bool(self._default)
 
     def _take(self) -> Any:
         try:
             return super()._take()
         except WeftError as error:
-            if self.won != _DEFAULT:
+            if self._won != _DEFAULT:
                 error.case = self._paths[self._winner()][-1]._label
             raise
 
     def _failure(self) -> BaseException | None:
-        return None if self.won == _DEFAULT else super()._failure()
+        return None if self._won == _DEFAULT else super()._failure()
 
     def _result(self) -> Any:
-        if self.won == _DEFAULT:
+        if self._won == _DEFAULT:
             return Selected("default", self._default[0])
         value: Any = super()._result()
         for op in self._paths[self._winner()]:
@@ -410,7 +424,7 @@ class SelectOp(Op):
 
     def _functions(self) -> tuple[Callable[[Any], Any], ...]:
         functions: list[Callable[[Any], Any]] = []
-        for op in () if self.won == _DEFAULT else self._paths[self._winner()]:
+        for op in () if self._won == _DEFAULT else self._paths[self._winner()]:
             if op._maps or functions:
                 functions += (*op._maps, partial(Selected, op._label))
         return (*functions, *self._maps)

@@ -38,6 +38,11 @@ def _roused(call: Callable[[], object]) -> None:
         unraisable(error, call)
 
 
+def _wake(wakes: Callable[[], Callable[[], object]]) -> None:
+    with suppress(StopIteration):  # it was woken already
+        wakes()()
+
+
 @final
 class Scope:
     __slots__ = ("_cancelled", "_deadline", "_parent", "_parked")
@@ -121,8 +126,7 @@ class Scope:
     def _rouse(self) -> None:
         """Have everybody parked below look again."""
         for wakes in list(self._parked.values()):
-            with suppress(StopIteration):  # it was woken already
-                wakes()()
+            _wake(wakes)
 
     @contextmanager
     def _enrolled(self, wakes: Callable[[], Callable[[], object]]) -> Generator[None]:
@@ -131,6 +135,8 @@ class Scope:
         try:
             for scope in self._chain():
                 scope._parked[key] = wakes
+            if self.cancelled:  # since its thread has looked; woken before it sleeps, it looks again
+                _wake(wakes)
             yield
         finally:
             for scope in self._chain():

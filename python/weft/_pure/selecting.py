@@ -85,25 +85,25 @@ class Standing(Waiter):
         self.wake: Callable[[], object] = _nobody
         self.undo: Callable[[], object] = _nobody
 
-    def is_gone(self) -> bool:
+    def _is_gone(self) -> bool:
         return self.gone()
 
-    def claimed(self, tx: Transaction, case: Case) -> None:
+    def _claimed(self, tx: Transaction, case: Case) -> None:
         assert isinstance(case, Registration)
         unlink(tx, case)
         self.decide(tx, case, tx.get(case, "outcome"), tx.get(case, "value"))
         tx.set(case, "value", None)
         self.rouse(tx)
 
-    def passed(self, tx: Transaction, case: Case) -> None:
+    def _passed(self, tx: Transaction, case: Case) -> None:
         unlink(tx, case)
         append(tx, self.ready, case)
-        tx.set(self, "waiting", False)  # its loop is gone, if it did
+        tx.set(self, "_waiting", False)  # its loop is gone, if it did
 
     def rouse(self, tx: Transaction) -> None:
         """Have a waiting consumer look again."""
-        if tx.get(self, "waiting"):
-            tx.set(self, "waiting", False)
+        if tx.get(self, "_waiting"):
+            tx.set(self, "_waiting", False)
             tx.ring(tx.get(self, "wake"), tx.get(self, "undo"))
 
     def decide(self, tx: Transaction, case: Registration, outcome: Outcome, value: Any) -> bool:
@@ -154,7 +154,7 @@ class Standing(Waiter):
             tx.set(self, "event", _OVER)
             return True
         if waits is not None:
-            tx.set(self, "waiting", True)
+            tx.set(self, "_waiting", True)
             tx.set(self, "wake", waits._wake)
             tx.set(self, "undo", waits._undo)
         return False
@@ -162,7 +162,7 @@ class Standing(Waiter):
     def withdraw(self, tx: Transaction, op: Op) -> bool:
         if tx.get(self, "consumer") is not op or tx.get(self, "event") is not None:
             return False
-        tx.set(self, "waiting", False)
+        tx.set(self, "_waiting", False)
         self.dismiss(tx)
         return True
 
@@ -253,7 +253,7 @@ class EventOp(Op):
         return bool(self._ticket)
 
     def _is_met(self) -> bool:
-        return not self._standing.waiting
+        return not self._standing._waiting
 
     def _withdraw(self) -> bool:
         withdrawn = transact(self._standing.withdraw, self)
@@ -310,6 +310,10 @@ class Selecting:
 
     def __class_getitem__(cls, item: Any, /) -> GenericAlias:
         return GenericAlias(cls, item)
+
+    def __repr__(self) -> str:
+        cases = len(self)
+        return f"<weft.Selecting over {cases} channel{'' if cases == 1 else 's'}>"
 
     def add(self, case: Hashable, channel: Any) -> None:
         if not isinstance(channel, Channel | Receiver):

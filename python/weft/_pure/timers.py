@@ -63,6 +63,9 @@ class AfterCase(AtCase):
         self.when = monotonic() + max(0.0, self.delay)
         self.is_due = self.delay <= 0
 
+    def is_a_turn(self) -> bool:
+        return self.delay <= 0
+
 
 class TickCase(AtCase):
     """The next tick, or the end of them all."""
@@ -138,6 +141,9 @@ class Tick:
 
     def __reduce__(self) -> NoReturn:
         raise arguments.not_to_pickle(self)
+
+    def __repr__(self) -> str:
+        return f"<weft.Tick every {self._period:g} s{', closed' if self.closed else ''}>"
 
     def __enter__(self) -> Self:
         return self

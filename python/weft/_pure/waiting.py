@@ -5,6 +5,9 @@ meets a case claims its waiter: in one transaction the case has its outcome and 
 queues. So every case in a queue is open, and a select that was decided leaves nothing behind (L5).
 """
 
+# pyright: reportPrivateUsage=false
+# What is private here is private to the package.
+
 from __future__ import annotations
 
 from enum import Enum
@@ -38,23 +41,23 @@ class Queue:
 
 
 class Waiter:
-    """One party's wait. `waiting`: its offer is open."""
+    """One party's wait. `_waiting`: its offer is open."""
 
-    __slots__ = ("waiting", "won")
+    __slots__ = ("_waiting", "_won")
 
     def __init__(self) -> None:
-        self.waiting = False
-        self.won: int | None = None  # the position of the case that was met
+        self._waiting = False
+        self._won: int | None = None  # the position of the case that was met
 
-    def is_gone(self) -> bool:
+    def _is_gone(self) -> bool:
         """Whether nobody will ever come for the result, because its loop was closed. Asked before it is met."""
         return False
 
-    def claimed(self, tx: Transaction, case: Case) -> None:
+    def _claimed(self, tx: Transaction, case: Case) -> None:
         """`case` was met: leave all queues, and be woken."""
         raise NotImplementedError
 
-    def passed(self, tx: Transaction, case: Case) -> None:
+    def _passed(self, tx: Transaction, case: Case) -> None:
         """Its case is first in a queue and cannot be met now: get it out of there."""
         raise NotImplementedError
 
@@ -108,4 +111,4 @@ def claim(tx: Transaction, case: Case, outcome: Outcome, value: Any = None) -> N
     """Meet a case that is first in its queue."""
     tx.set(case, "outcome", outcome)
     tx.set(case, "value", value)
-    tx.get(case, "waiter").claimed(tx, case)
+    tx.get(case, "waiter")._claimed(tx, case)
