@@ -5,6 +5,10 @@ is a plain thread. `kill` and `gevent.Timeout` reach a parked greenlet as an exc
 operation was met already it completes, and the exception is thrown at the greenlet's next switch (L4), unless it is a
 timeout whose block has ended by then.
 
+A thread may end while greenlets are parked in it, and they never run again. It is then gone for who would meet them,
+and what they had been given goes back (L3). The thread itself says so, as it ends (`_LastWords`): greenlet's `dead`
+turns true only when the system's thread is over, some time after `Thread.is_alive` has said so.
+
 Source: gevent's documentation of `gevent.hub.Waiter` and of the event loop's watchers.
 """
 
@@ -13,6 +17,7 @@ Source: gevent's documentation of `gevent.hub.Waiter` and of the event loop's wa
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Coroutine
 from contextvars import copy_context
@@ -33,14 +38,13 @@ from weft import lowlevel
 from weft._entry import running_loop
 from weft._errors import BlockingInLoopError, Cancelled
 from weft._process import Process
-from weft._weft import _scheduler_here
+from weft._weft import Op, _scheduler_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
     from weft._group import Group
-    from weft._weft import Op
 
     _Greenlet = gevent.Greenlet[..., Any]
 else:
@@ -78,17 +82,18 @@ def _wait(op: Op[Any], timeout: float | None) -> Any:
         raise BlockingInLoopError(
             f"{op._describe()} would block gevent's hub: it was called by a callback of the hub's loop"
         )
-    wait = _Wait(hub, me)
-    if op._park(wait.wake):
+    home: _Home | None = getattr(hub, "_weft_home", None)
+    if home is None:
+        home = hub._weft_home = _Home(hub.loop)
+    wait = _Wait(op, hub, me, home.thread)
+    if op._park(wait.wake, wait.is_gone):
+        wait.op = None
         return op._take()
     scope = _current_scope()
     rouse = wait.rouse  # one object, by which the scope knows it again
     if scope is not None:
         scope._enroll(rouse)
     watchers: list[Any] | None = None
-    home: _Home | None = getattr(hub, "_weft_home", None)
-    if home is None:
-        home = hub._weft_home = _Home(hub.loop)
     home.hold()
     try:
         if timeout is not None or scope is not None or op._is_outside():
@@ -116,6 +121,7 @@ def _wait(op: Op[Any], timeout: float | None) -> Any:
         raise
     finally:
         wait.parked = False
+        wait.op = None  # which leads back to it
         if scope is not None:
             scope._leave(rouse)
         if watchers is not None:
@@ -127,11 +133,14 @@ def _wait(op: Op[Any], timeout: float | None) -> Any:
 
 class _Home:
     """How to keep a hub's loop alive while its greenlets are parked: what they wait for may come from another thread,
-    and a loop without anything to watch would end, with LoopExit. One `hold` for each `let_go`."""
+    and a loop without anything to watch would end, with LoopExit. One `hold` for each `let_go`.
 
-    __slots__ = ("hold", "let_go", "parked", "watcher")
+    Made in the hub's thread."""
+
+    __slots__ = ("hold", "let_go", "parked", "thread", "watcher")
 
     def __init__(self, loop: Any) -> None:
+        self.thread = _last_words_here().thread
         try:
             loop.ref()
             loop.unref()
@@ -177,35 +186,48 @@ def _watch(watchers: list[Any], hub: Any, op: Op[Any], wait: _Wait, timeout: flo
 class _Wait:
     """How a parked greenlet is woken, from its own thread or another."""
 
-    __slots__ = ("greenlet", "hub", "parked", "timed_out")
+    __slots__ = ("greenlet", "hub", "op", "parked", "thread", "timed_out")
 
-    def __init__(self, hub: Any, greenlet: Any) -> None:
+    def __init__(self, op: Op[Any], hub: Any, greenlet: Any, thread: _Thread) -> None:
+        self.op: Op[Any] | None = op
         self.hub = hub
         self.greenlet = greenlet
+        self.thread = thread
         self.parked = True
         self.timed_out = False
 
     def wake(self) -> bool:
         """Called when the operation is decided. False: the hub is gone, or the thread it ran in."""
+        # First: if the thread ends at this moment, either it finds this, or we find that it has ended.
+        self.thread.woken.add(self)
         loop = self.hub.loop
         if get_hub_if_exists() is self.hub:
             loop.run_callback(self.switch)
             return True
-        return self.rouse()
+        if self.rouse():
+            return True
+        self.thread.woken.discard(self)
+        return False
 
     def switch(self) -> None:
         """Called by the hub. The greenlet may have gone on meanwhile, and wait for something else."""
+        self.thread.woken.discard(self)
         if self.parked:
             self.greenlet.switch()
 
     def rouse(self) -> bool:
         """Have the greenlet look again."""
         loop = self.hub.loop
-        if loop is None or self.greenlet.dead:  # of an ended thread, every greenlet is
+        if self.is_gone():
             return False
         call = loop.run_callback if get_hub_if_exists() is self.hub else loop.run_callback_threadsafe
         call(self.switch)
         return True
+
+    def is_gone(self) -> bool:
+        """Whether the greenlet will never run again."""
+        # PyPy finalizes the last words of a thread when it likes; but of an ended thread, every greenlet is dead.
+        return self.hub.loop is None or self.thread.ended or self.greenlet.dead
 
     def expire(self) -> None:
         self.timed_out = True
@@ -237,23 +259,53 @@ def _is_open(timeout: gevent.Timeout) -> bool:
     return type(timeout.timer).__name__ != "_FakeTimer"
 
 
-class _Children(set["GreenletProcess[Any]"]):
-    """The children that run in one thread. A group must hear of those that the thread leaves behind when it ends."""
+class _Thread:
+    """A thread, as the greenlets know it that are parked there."""
+
+    __slots__ = ("ended", "woken")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.woken: set[_Wait] = set()  # whose operation was decided, and the hub was told, but has not switched yet
+
+
+class _LastWords:
+    """What the storage of a thread alone refers to, and which is finalized therefore as the thread ends, before others
+    can see that it has: the operations that were met for its greenlets are undone, and groups hear of the children that
+    it leaves behind."""
+
+    __slots__ = ("children", "pid", "thread")
+
+    def __init__(self) -> None:
+        self.thread = _Thread()
+        self.children: set[GreenletProcess[Any]] = set()
+        self.pid = os.getpid()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
-            for process in list(self):
-                process._lose_thread()
+        # In a forked child the other threads end as well, but their operations and groups are the parent's affair: a
+        # lock of theirs may be held by a thread that is not there.
+        if sys.is_finalizing() or os.getpid() != self.pid:
+            return
+        self.thread.ended = True
+        while self.thread.woken:
+            try:
+                wait = self.thread.woken.pop()
+            except KeyError:  # another thread, which woke it, has found out by itself
+                break
+            if wait.op is not None:
+                wait.op._undo()
+        for process in list(self.children):
+            process._lose_thread()
 
 
 _here = get_original("threading", "local")()  # not gevent's, which is of one greenlet
 
 
-def _children_here() -> _Children:
-    children: _Children | None = getattr(_here, "children", None)
-    if children is None:
-        children = _here.children = _Children()
-    return children
+def _last_words_here() -> _LastWords:
+    words: _LastWords | None = getattr(_here, "last_words", None)
+    if words is None:
+        words = _here.last_words = _LastWords()
+    return words
 
 
 class _Child(_Greenlet):
@@ -293,7 +345,7 @@ class GreenletProcess(Process[T]):
         self._greenlet.process = self
         self._greenlet.name = self._name
         self._greenlet.rawlink(self._on_done)
-        _children_here().add(self)
+        _last_words_here().children.add(self)
         self._greenlet.start()
         self._arm()
 
@@ -306,7 +358,7 @@ class GreenletProcess(Process[T]):
             if isinstance(result, Coroutine):
                 result.close()
                 raise TypeError(f"{fn!r} returned a coroutine, which no greenlet can run; use on='thread'")
-            return result
+            return result.wait() if isinstance(result, Op) else result
         except gevent.GreenletExit:
             raise
         except BaseException as error:
@@ -314,17 +366,13 @@ class GreenletProcess(Process[T]):
             # Not by assignment: there are error classes that forbid that.
             BaseException.with_traceback(error, error.__traceback__ and error.__traceback__.tb_next)
             self._raised = error
-            if isinstance(error, StopIteration):
-                # It would end the coroutine or generator that joins, without a word (PEP 479 is about the same).
-                self._raised = RuntimeError(f"process {self._name!r} raised StopIteration")
-                self._raised.__cause__ = error
         finally:
             self._scope.exit()
             del self, fn, args  # this frame is in the error's traceback
 
     def _on_done(self, greenlet: Any) -> None:
         error, self._raised, self._greenlet = self._raised, None, None
-        _children_here().discard(self)
+        _last_words_here().children.discard(self)
         self._disarm()
         if isinstance(greenlet.value, gevent.GreenletExit) or (isinstance(error, Cancelled) and self._scope.cancelled):
             self._finish(cancelled=True)
@@ -373,10 +421,11 @@ class GreenletProcess(Process[T]):
 
     def _arm(self) -> None:
         self._disarm()
-        left = self._group._time_left()
-        if left is not None and left < _FOR_EVER and self._greenlet is not None:
+        group = self._group()
+        left = None if group is None else group._time_left()
+        if group is not None and left is not None and left < _FOR_EVER and self._greenlet is not None:
             self._timer = gevent.get_hub().loop.timer(left)
-            self._timer.start(self._group.cancel)
+            self._timer.start(group.cancel)
 
     def _disarm(self) -> None:
         timer, self._timer = self._timer, None
