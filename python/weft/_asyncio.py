@@ -2,7 +2,8 @@
 with.
 
 The counting of cancellations follows the rules that `asyncio.Task.uncancel` documents for structured concurrency
-blocks.
+blocks. A cancellation that is delivered later is not left to the task's own mark, which `uncancel` does not clear before
+3.13 (docs/design/choices.md).
 """
 
 # pyright: reportPrivateUsage=false
@@ -62,6 +63,10 @@ class AsyncioHost:
                 raise
             # Nothing of this group runs in it any more.
 
+    def is_over(self) -> bool:
+        """See `Host`."""
+        return self._loop.is_closed() or (self._group._in_main_thread and not self._loop.is_running())
+
     def abort_body(self) -> None:
         """Cancel the owner, once, if it is in the body."""
         if self._in_body and not self._interrupted and self._owner is not None:
@@ -81,6 +86,12 @@ class AsyncioHost:
         group = self._group
         assert self._owner is not None
         self._in_body = False
+        if running_loop() is None:
+            # The coroutine is being destroyed: nothing can be waited for.
+            group._abort()
+            self.arm(None)
+            self._owner = None
+            return None
         verdict: BaseException | None = None
         cancellation: BaseException | None = None  # to be passed on, unless it turns out to be ours
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
@@ -113,9 +124,9 @@ class AsyncioHost:
                 cancellation = None
             verdict = group._verdict(cancellation)
             if pending and cancellation is not None and verdict is not cancellation:
-                # An error takes the place of the cancellation: ask for that again, at the same count.
-                self._owner.uncancel()
-                self._owner.cancel()
+                # An error takes the place of the cancellation, which comes at the next suspension (unless that is for an
+                # operation of weft's which is met before the loop calls: then at the one after it).
+                self._loop.call_soon(_cancel_again, self._owner, self._owner.cancelling())
             return group._leave(verdict, error)
         except BaseException:
             group._abort()  # for when this coroutine is destroyed while it waits
@@ -125,6 +136,13 @@ class AsyncioHost:
             self._owner = None
             # The frame stays in the traceback of what is raised, and must not lead back to it.
             error = cancellation = verdict = None
+
+
+def _cancel_again(task: asyncio.Task[Any], requests: int) -> None:
+    """Cancel it anew, at the same count, unless one of so many requests was withdrawn (L4)."""
+    if not task.done() and task.cancelling() >= requests:
+        task.cancel()
+        task.uncancel()
 
 
 def _nothing() -> None:

@@ -28,25 +28,27 @@ docs/design/laws.md, L4, L12, L15.
 from __future__ import annotations
 
 import sys
+from contextvars import Context
 from functools import partial
 from itertools import count
 from math import inf
-from threading import RLock, Thread, current_thread
+from threading import RLock, Thread, current_thread, get_ident, main_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, TypeVarTuple, overload
 
 from weft._entry import is_async, reject_coroutine, running_loop
 from weft._errors import BlockingInLoopError, Cancelled
+from weft._process import HostProcess
 from weft._thread import ThreadProcess
 from weft._weft import Channel, Scope, _scheduler_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from contextvars import Context
     from types import FrameType, TracebackType
     from typing import Protocol
 
     from weft._process import Process
+    from weft._weft import Op
 
     class Host(Protocol):
         """What a group entered by `async with` asks of its owner's scheduler. `_abort_body` and `arm` are called in its
@@ -61,6 +63,10 @@ if TYPE_CHECKING:
         def call(self, call: Callable[[], object]) -> None:
             """Make a call in the owner's thread: now when this thread is running the scheduler, else soon. When that has
             ended, nothing."""
+            ...
+
+        def is_over(self) -> bool:
+            """At the end of the program: whether the scheduler has ended, or will never go on."""
             ...
 
         def abort_body(self) -> None:
@@ -117,6 +123,8 @@ class Group:
         if name is None:
             caller = sys._getframe(1)
             name = f"{caller.f_code.co_filename.rpartition('/')[2]}:{caller.f_lineno}"
+        elif not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"name must be a str or None, not {type(name).__name__}")
         self._name = name
         self._lock = RLock()
         self._state = _NEW
@@ -131,6 +139,7 @@ class Group:
         self._scope = Scope()  # on entering, one under `_outer`
         self._last_thread: Thread | None = None
         self._host: Host | None = None  # of a group entered by `async with`
+        self._in_main_thread = False  # it was entered there
 
     @property
     def name(self) -> str:
@@ -168,6 +177,16 @@ class Group:
     @overload
     def spawn(
         self,
+        fn: Callable[[*Ts], Op[T]],
+        /,
+        *args: *Ts,
+        on: Literal["thread", "greenlet"] | None = None,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Process[T]: ...
+    @overload
+    def spawn(
+        self,
         fn: Callable[[*Ts], T],
         /,
         *args: *Ts,
@@ -187,7 +206,8 @@ class Group:
         """Start `fn(*args)` as a process of this group.
 
         Args:
-            fn: an `async def`, not yet called, or any other callable. Keyword arguments: use `functools.partial`.
+            fn: an `async def`, not yet called, or any other callable. Keyword arguments: use `functools.partial`. When
+                it returns an operation, the process performs that: `g.spawn(ch.send, 3)` sends 3.
             on: "task", in the loop (or trio's run) the group was entered in; "thread"; or "greenlet", of gevent, in the
                 thread that spawns. None: a task for an `async def` when there is that loop, else a thread. A thread
                 runs an `async def` in an asyncio loop of its own.
@@ -198,11 +218,13 @@ class Group:
 
         Raises:
             RuntimeError: the group was not entered yet, or has ended.
-            TypeError: `fn` cannot be called, or was called already.
+            TypeError: `fn` cannot be called, or was called already; `context` is no context.
             ValueError: there is no such place to run it on.
         """
         caller = sys._getframe(1)
         reject_coroutine(fn, "g.spawn(f, x)")
+        if context is not None and not isinstance(context, Context):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"context must be a contextvars.Context or None, not {type(context).__name__}")
         if self._state is not _OPEN:
             raise self._not_open()
         coroutine_function = is_async(fn)
@@ -324,15 +346,20 @@ class Group:
             children = list(self._children)
         self._scope.cancel()
         for child in children:
-            if not child._in_host:
+            if not isinstance(child, HostProcess):
                 child.cancel()
         if self._host is not None:
             self._host.call(self._abort_tasks)
 
+    def _is_forsaken(self) -> bool:
+        """At the end of the program: whether nobody is left to leave the block. The main thread runs nothing any more by
+        then; a block it has not left is that of a coroutine, a generator or a greenlet."""
+        return self._in_main_thread if self._host is None else self._host.is_over()
+
     def _abort_tasks(self) -> None:
         assert self._host is not None
         for child in list(self._children):
-            if child._in_host:
+            if isinstance(child, HostProcess):
                 child._cancel_task()
         self._host.abort_body()
 
@@ -386,6 +413,7 @@ class Group:
                 raise self._entered_before()
             self._outer, self._scope = outer, scope
             self._host = host
+            self._in_main_thread = get_ident() == main_thread().ident
             self._state = _OPEN
 
     def _entered_before(self) -> RuntimeError:
@@ -401,7 +429,7 @@ class Group:
     def _next_gate(self) -> Channel[NoReturn] | None:
         """A channel that closes when the last child has ended; None when all have, and that is then the end of the
         group."""
-        gate: Channel[NoReturn] = Channel(name="group")
+        gate: Channel[NoReturn] = Channel(name=f"the processes of group {self._name!r}")
         with self._lock:
             if not self._children:
                 self._state = _ENDED

@@ -3,6 +3,10 @@
 Here is what every process has, wherever it runs: a name, an outcome, and a channel whose closing announces the outcome
 to who joins; it is made for the first of them. How one is started and cancelled is the business of its place: `_task`
 for asyncio, `_trio` and `_gevent` for those, `_thread` for threads.
+
+A process does not keep its group alive: the group leads to its owner's scheduler and from there to the owner's
+coroutine. A thread would keep all that out of the collector's reach when the loop is gone; and it is the destruction of
+the coroutine that tells the thread to end. The block that is entered keeps the group for as long as anybody needs it.
 """
 
 # pyright: reportPrivateUsage=false
@@ -10,6 +14,8 @@ for asyncio, `_trio` and `_gevent` for those, `_thread` for threads.
 
 from __future__ import annotations
 
+import weakref
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from weft._errors import Cancelled, WouldBlock
@@ -22,12 +28,12 @@ if TYPE_CHECKING:
     from weft._group import Group
     from weft._weft import Op
 
-__all__ = ["Process"]
+__all__ = ["HostProcess", "Process"]
 
 T = TypeVar("T")
 
 
-class Process(Generic[T]):
+class Process(ABC, Generic[T]):
     """One child of a `Group`, as `Group.spawn` returns it. It is a handle: nothing happens to the child when it is
     dropped.
 
@@ -45,6 +51,7 @@ class Process(Generic[T]):
         "_error",
         "_group",
         "_instruction",
+        "_lock",
         "_name",
         "_over",
         "_traceback",
@@ -52,10 +59,10 @@ class Process(Generic[T]):
     )
 
     _place: ClassVar[str] = "nowhere"
-    _in_host: ClassVar[bool] = False  # a task of the group's owner's scheduler, cancelled in its thread
 
     def __init__(self, group: Group, name: str, spawner: FrameType) -> None:
-        self._group = group
+        self._group = weakref.ref(group)
+        self._lock = group._lock
         self._name = name
         # Where it was spawned. Finding the line costs more than all else here, so that waits until somebody asks.
         self._code = spawner.f_code
@@ -84,6 +91,7 @@ class Process(Generic[T]):
         same."""
         return self._cancelled
 
+    @abstractmethod
     def cancel(self) -> None:
         """Ask this process alone to end; its siblings go on. It does not wait: `join` does.
 
@@ -92,7 +100,6 @@ class Process(Generic[T]):
         operation it is parked on, or from the next one it performs; code that waits in something else is not
         interrupted. One that was not started yet never is. Cancelling a process that has ended changes nothing.
         """
-        raise NotImplementedError
 
     def join(self) -> Op[T]:
         """An operation that waits until the process has ended, and completes with what its function returned.
@@ -106,8 +113,8 @@ class Process(Generic[T]):
         """
         over = None
         if not self._done:
-            fresh: Channel[NoReturn] = Channel(name=self._name)
-            with self._group._lock:
+            fresh: Channel[NoReturn] = Channel(name=f"process {self._name!r}")
+            with self._lock:
                 if not self._done:
                     over = self._over = self._over or fresh
         return (always(True) if over is None else over._closing()).map(self._outcome)
@@ -140,27 +147,31 @@ class Process(Generic[T]):
 
     def _finish(self, value: T | None = None, error: BaseException | None = None, *, cancelled: bool = False) -> None:
         """Record the outcome and tell everyone. Called once, by the place, as the last thing."""
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            # It would end the coroutine or the iteration of who joins, without a word (PEP 479 is about the same).
+            kind = "StopIteration" if isinstance(error, StopIteration) else "StopAsyncIteration"
+            stop, error = error, RuntimeError(f"process {self._name!r} raised {kind}")
+            error.__cause__ = stop
+            del stop
         self._value = value
         self._cancelled = cancelled
         if error is not None:
             self._error = error
             self._traceback = error.__traceback__
-        with self._group._lock:
+        with self._lock:
             self._done = True
             over, self._over = self._over, None
         # Those who join come first: they shall see this outcome, not the cancellation that a failure is about to bring
         # on them.
         if over is not None:
             over.close()
-        self._group._ended(self, error)
+        group = self._group()
+        if group is not None:
+            group._ended(self, error)
 
+    @abstractmethod
     def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
         """Start it. `is_async`: `fn` is an `async def`. `chosen`: the place was asked for, or is the only one."""
-        raise NotImplementedError
-
-    def _cancel_task(self) -> None:
-        """Cancel it; called in the host's thread, for who is in it."""
-        raise NotImplementedError
 
     def _give_up(self) -> bool:
         """`_start` was interrupted: whether it is certain that the process does not and will not run."""
@@ -185,3 +196,24 @@ class Process(Generic[T]):
         else:
             state = "returned"
         return f"<weft.Process {self._name!r} ({self._place}) {state}, spawned at {self._spawned_at()}>"
+
+
+class HostProcess(Process[T]):
+    """One that is a task of the scheduler which the group's owner lives in, and is cancelled in the thread of that."""
+
+    __slots__ = ()
+
+    _place = "task"
+
+    def cancel(self) -> None:
+        """See `Process.cancel`."""
+        if not self._done:
+            self._cancel_asked = True
+            group = self._group()
+            if group is not None:  # else nobody is left who could step it
+                assert group._host is not None
+                group._host.call(self._cancel_task)
+
+    @abstractmethod
+    def _cancel_task(self) -> None:
+        """Cancel it; called in the host's thread."""

@@ -143,10 +143,27 @@ class Production(Generic[T]):
         self._group = Group(name)  # whose lock guards `_failure` and `_leaving`
         self._process: Process[None] | None = None
         self._at_work = False  # the process is inside the generator's code, not at a yield or in its closing
-        self._home: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None  # of a coroutine in a thread
+        self._cancel: Callable[[], object] | None = None  # of a coroutine: cancels what it waits for; in its thread
+        self._interrupted = False  # `_cancel` was called, and that was not taken back
+        self._home: asyncio.AbstractEventLoop | None = None  # of a coroutine in a thread
         self._leaving = False
         self._failure: BaseException | None = None
         self._traceback: TracebackType | None = None  # the failure's, before anybody received it
+
+    if not TYPE_CHECKING:  # type checkers refuse it as it is
+
+        def __aiter__(self):
+            raise self._not_entered("async for")
+
+        def __iter__(self):
+            raise self._not_entered("for")
+
+        def _not_entered(self, what):
+            enter = "`async with`" if what == "async for" else "`with`, or `async with` in a task"
+            return TypeError(
+                f"`{what}` over producer {self._name!r} itself: its generator runs in a block only; enter it with {enter}, "
+                "and iterate over the receiver that this gives"
+            )
 
     # Entering and leaving
 
@@ -272,18 +289,22 @@ class Production(Generic[T]):
         process = self._process
         if process is None or not self._at_work:
             return
+        if self._cancel is None:
+            process.cancel()  # it is a thread
+            return
         if self._home is None:
-            process.cancel()  # a task at once, for this is its thread
+            self._interrupt_at_home()
             return
         try:
-            self._home[0].call_soon_threadsafe(self._interrupt_at_home)
+            self._home.call_soon_threadsafe(self._interrupt_at_home)
         except RuntimeError:
             pass  # the loop closed a moment ago: the generator has ended
 
     def _interrupt_at_home(self) -> None:
-        # Not by the process, which would ask its loop to cancel it later, and it might be at a yield by then.
-        if self._at_work and self._home is not None and not self._group._aborting:
-            self._home[1].cancel()
+        # Not by the process, which might be at a yield by the time it is cancelled.
+        if self._at_work and self._cancel is not None and not self._group._aborting:
+            self._interrupted = True
+            self._cancel()
 
     def _is_over(self) -> bool:
         """Whether nothing more is wanted of the generator."""
@@ -293,14 +314,29 @@ class Production(Generic[T]):
     # whole program.
 
     async def _feed_async(self, generator: AsyncGenerator[T, None], tx: Sender[T]) -> None:
-        thrown: BaseException | None = None
-        try:
-            if self._group._host is None:
-                import asyncio
+        if _scheduler_here() is not None:
+            host: Any = self._group._host
+            with host.interruptible(self._process) as interruption:
+                await self._feed_in_task(generator, tx, interruption.cancel, interruption.take_back)
+            return
+        import asyncio
 
-                task = asyncio.current_task()
-                assert task is not None
-                self._home = (asyncio.get_running_loop(), task)
+        task = asyncio.current_task()
+        assert task is not None
+        if self._group._host is None:
+            self._home = asyncio.get_running_loop()
+        await self._feed_in_task(generator, tx, task.cancel, task.uncancel)
+
+    async def _feed_in_task(
+        self,
+        generator: AsyncGenerator[T, None],
+        tx: Sender[T],
+        cancel: Callable[[], object],
+        take_back: Callable[[], object],
+    ) -> None:
+        thrown: BaseException | None = None
+        self._cancel = cancel
+        try:
             while True:
                 self._at_work = True
                 try:
@@ -312,6 +348,11 @@ class Production(Generic[T]):
                 finally:
                     self._at_work = False
                     thrown = None
+                if self._interrupted and not self._group._aborting:
+                    # What it waited for had happened, and it came to a yield all the same: the cancellation would hit
+                    # its cleanup now.
+                    self._interrupted = False
+                    take_back()
                 if self._is_over():
                     break
                 try:
@@ -327,7 +368,7 @@ class Production(Generic[T]):
                 raise
         finally:
             tx.close()
-            thrown = None
+            thrown = self._cancel = None
 
     def _feed(self, generator: Generator[T, None, object], tx: Sender[T]) -> None:
         thrown: BaseException | None = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from weft._entry import running_loop
 from weft._errors import Cancelled
-from weft._process import Process
+from weft._process import HostProcess
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,13 +30,10 @@ __all__ = ["TaskProcess", "awaited"]
 T = TypeVar("T")
 
 
-class TaskProcess(Process[T]):
+class TaskProcess(HostProcess[T]):
     """A task in the loop its group was entered in."""
 
     __slots__ = ("_loop", "_task")
-
-    _place = "task"
-    _in_host = True
 
     def __init__(self, group: Group, name: str, spawner: FrameType, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(group, name, spawner)
@@ -81,14 +78,6 @@ class TaskProcess(Process[T]):
         task.add_done_callback(self._on_done)
         if self._cancel_asked:  # during its eager first step, when there was no task to cancel yet
             task.cancel()
-
-    def cancel(self) -> None:
-        """See `Process.cancel`."""
-        if not self._done:
-            self._cancel_asked = True
-            host = self._group._host
-            assert host is not None
-            host.call(self._cancel_task)
 
     def _cancel_task(self) -> None:
         self._cancel_asked = True

@@ -8,6 +8,12 @@ asyncio knows nothing of scopes.
 The threads are not daemons. A group waits for its children anyway; when that wait is broken off (a second Ctrl-C),
 every child has been told to end, and one that has not is in code that must not be torn to pieces: the interpreter waits
 for it, until a third Ctrl-C.
+
+So a thread that nobody told would be waited for without an end. When a loop is closed, or just not run any more, with a
+group's owner still suspended in it, the threads are told when the collector takes the owner's coroutine, or the group
+(PyPy throws nothing into a coroutine that it takes). Often it cannot: the threads themselves hold channels on which the
+owner waits, or the program holds the task. Then they are told at the end of the program, before the interpreter waits for
+them.
 """
 
 # pyright: reportPrivateUsage=false
@@ -16,13 +22,16 @@ for it, until a third Ctrl-C.
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
+import weakref
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from weft._errors import Cancelled
 from weft._process import Process
-from weft._weft import Scope
+from weft._weft import Op, Scope
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,6 +44,37 @@ __all__ = ["ThreadProcess"]
 
 T = TypeVar("T")
 Outcome = tuple[T | None, BaseException | None, bool]  # value, error, whether it was cancelled
+
+_running: set[ThreadProcess[Any]] = set()  # those whose thread has been started and has not ended
+_watching_the_end = False
+
+
+def _watch_the_end() -> None:
+    """Have the threads that nobody is left to wait for told at the end of the program."""
+    global _watching_the_end
+    if _watching_the_end:
+        return
+    _watching_the_end = True
+    # What `concurrent.futures` does for its threads. There is no public way: `atexit` is called when all threads have ended.
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        try:
+            register(_tell_the_forsaken)
+        except RuntimeError:
+            return  # it has come already
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_running.clear)  # their threads are in the parent
+
+
+def _tell_the_forsaken() -> None:
+    for process in list(_running):
+        group = process._group()
+        if group is not None and group._is_forsaken():
+            group._abort()
+
+
+def _lose_group(process: ThreadProcess[Any], _: object) -> None:
+    process.cancel()
 
 
 class ThreadProcess(Process[T]):
@@ -60,19 +100,23 @@ class ThreadProcess(Process[T]):
     def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
         self._job = (fn, args, contextvars.copy_context())
         self._chosen = chosen or is_async
+        _watch_the_end()
+        _running.add(self)
         threading.Thread(target=self._main, name=self._name, daemon=False).start()
 
     def _give_up(self) -> bool:
         # `Thread.start` waits until the thread runs, and a Ctrl-C can break that off on either side of it.
-        with self._group._lock:
+        with self._lock:
             self._abandoned = not self._running
+        if self._abandoned:
+            _running.discard(self)
         return self._abandoned
 
     def cancel(self) -> None:
         """See `Process.cancel`."""
         if self._done:
             return
-        with self._group._lock:
+        with self._lock:
             self._cancel_asked = True
             loop, task = self._loop, self._task
         self._scope.cancel()
@@ -84,21 +128,26 @@ class ThreadProcess(Process[T]):
 
     def _main(self) -> None:
         """What the thread runs, from its first line to its last."""
-        with self._group._lock:
+        with self._lock:
             if self._abandoned or self._job is None:
                 return
             self._running = True
+            group = self._group()
+            watch = None if group is None else weakref.ref(group, partial(_lose_group, self))
+            del group
             (fn, args, context), self._job = self._job, None
         result: Any = None
         value: T | None = None
         error: BaseException | None = None
-        cancelled = self._cancel_asked
+        cancelled = self._cancel_asked or watch is None
         if not cancelled:
             self._scope.enter()
             try:
                 result = context.run(fn, *args)
                 if isinstance(result, Coroutine):
                     value, error, cancelled = context.run(self._run, fn, cast("Coroutine[Any, Any, T]", result))
+                elif isinstance(result, Op):
+                    value = context.run(cast("Op[T]", result).wait)
                 else:
                     value = result
             except BaseException as caught:
@@ -109,17 +158,13 @@ class ThreadProcess(Process[T]):
         result = None
         if cancelled:
             error = None
-        elif isinstance(error, StopIteration):
-            # It would end the coroutine or generator that joins, without a word (PEP 479 is about the same).
-            stop, error = error, RuntimeError(f"process {self._name!r} raised StopIteration")
-            error.__cause__ = stop
-            del stop
         if error is not None:
             # Not by assignment: there are error classes that forbid that.
             BaseException.with_traceback(error, _without_our_lines(error.__traceback__))
+        _running.discard(self)
         self._finish(value, error, cancelled=cancelled)
         # The frames in the error's traceback lead back to this one, and it must not lead to the error.
-        del self, value, error
+        del self, value, error, watch
 
     def _is_cancellation(self, error: BaseException) -> bool:
         """Whether it comes from this scope, not from joining a process that was cancelled."""
@@ -154,7 +199,7 @@ class ThreadProcess(Process[T]):
         marks."""
         import asyncio
 
-        with self._group._lock:
+        with self._lock:
             self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
             asked = self._cancel_asked
         if asked:
@@ -167,13 +212,13 @@ class ThreadProcess(Process[T]):
         except BaseException as error:
             outcome.append((None, error, self._is_cancellation(error)))
         finally:
-            with self._group._lock:
+            with self._lock:
                 self._loop = self._task = None
             self._arm()
             del self, outcome  # as in `_main`
 
     def _deadline_moved(self) -> None:
-        with self._group._lock:
+        with self._lock:
             loop = self._loop
         if loop is not None:
             try:
@@ -186,9 +231,10 @@ class ThreadProcess(Process[T]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        left = self._group._time_left()
-        if left is not None and self._loop is not None:
-            self._timer = self._loop.call_later(left, self._group.cancel)
+        group = self._group()
+        left = None if group is None else group._time_left()
+        if group is not None and left is not None and self._loop is not None:
+            self._timer = self._loop.call_later(left, group.cancel)
 
 
 def _without_our_lines(traceback: TracebackType | None) -> TracebackType | None:

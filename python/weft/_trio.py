@@ -14,7 +14,7 @@ Source: trio's reference, "Low-level operations: sleeping and waking", and its r
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -36,11 +36,11 @@ from trio.lowlevel import (
 
 from weft import lowlevel
 from weft._errors import Cancelled
-from weft._process import Process
+from weft._process import HostProcess
 from weft._task import awaited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
     from types import FrameType
 
     from weft._group import Group
@@ -95,7 +95,8 @@ async def perform(op: Any) -> Any:
         # An operation that has to wait notices a cancellation by the abort function.
         decided = op._begin()
         try:
-            if decided or op._park(partial(_wake, task, current_trio_token())):
+            token = current_trio_token()
+            if decided or op._park(partial(_wake, task, token), partial(_is_over, token)):
                 await cancel_shielded_checkpoint()
             elif op._is_outside():
                 await _wait_outside(op)
@@ -164,6 +165,14 @@ def _wake(task: trio.lowlevel.Task, token: trio.lowlevel.TrioToken) -> bool:
     return True
 
 
+def _is_over(token: Any) -> bool:
+    """Whether the run has ended, or broken down. Not the public way, which is to have it call something."""
+    try:
+        return bool(token._reentry_queue.done) or token._reentry_queue.wakeup.write_sock.fileno() < 0
+    except AttributeError:
+        return False
+
+
 class _Watching:
     """The descriptors of a parked operation, each watched by a system task.
 
@@ -211,6 +220,31 @@ class _Watching:
                 reschedule(self._stopper)
 
 
+@contextmanager
+def interruptible(process: TrioProcess[Any]) -> Generator[Interruption]:
+    """Around all that a process does: how to interrupt it, from within trio's thread."""
+    with trio.CancelScope() as asked, trio.CancelScope() as shield:
+        yield Interruption(process, asked, shield)
+
+
+class Interruption:
+    """A cancellation of what a process waits for, which can be taken back where it comes too late.
+
+    A scope that was cancelled stays so. But one inside it can shield from it, and is then what a cancellation of the
+    process itself cancels.
+    """
+
+    def __init__(self, process: TrioProcess[Any], asked: trio.CancelScope, shield: trio.CancelScope) -> None:
+        self._process = process
+        self._shield = shield
+        self.cancel = asked.cancel
+
+    def take_back(self) -> None:
+        """What has not been told yet is not told any more."""
+        self._process._task_scope = self._shield
+        self._shield.shield = True
+
+
 class TrioHost:
     """The task that entered a group, with a nursery for the children and a cancel scope for the body.
 
@@ -240,9 +274,11 @@ class TrioHost:
 
     nursery: trio.Nursery
 
-    def process(self, group: Group, name: str, spawner: FrameType) -> Process[Any]:
+    def process(self, group: Group, name: str, spawner: FrameType) -> HostProcess[Any]:
         """A task in the nursery."""
         return TrioProcess(group, name, spawner, self)
+
+    interruptible = staticmethod(interruptible)
 
     def call(self, call: Callable[[], object]) -> None:
         """Now in trio's thread, else soon."""
@@ -251,8 +287,12 @@ class TrioHost:
             return
         try:
             self._token.run_sync_soon(call)
-        except trio.RunFinishedError:
+        except (trio.RunFinishedError, OSError):  # as in `_wake`
             pass  # nothing of this group runs there any more
+
+    def is_over(self) -> bool:
+        """See `Host`."""
+        return self._group._in_main_thread  # a run keeps to its thread
 
     def abort_body(self) -> None:
         """Cancel the body, if it is running."""
@@ -287,6 +327,9 @@ class TrioHost:
         verdict: BaseException | None = None
         cancellation: BaseException | None = None
         destroyed = self._is_destroyed(error)
+        if identify() is None:
+            group._abort()
+            return None  # it is no task that destroys the coroutine: nothing can be waited for
         interruption: BaseException | None = None  # a Ctrl-C: the first is kept, a second goes through
         try:
             try:
@@ -351,13 +394,10 @@ def _without_cancellations(error: BaseException) -> BaseException | None:
     return group if cancellations is None else rest
 
 
-class TrioProcess(Process[T]):
+class TrioProcess(HostProcess[T]):
     """A task in the nursery of its group."""
 
     __slots__ = ("_host", "_task_scope")
-
-    _place = "task"
-    _in_host = True
 
     def __init__(self, group: Group, name: str, spawner: FrameType, host: TrioHost) -> None:
         super().__init__(group, name, spawner)
@@ -413,12 +453,6 @@ class TrioProcess(Process[T]):
                 self._finish(value, None if cancelled else error, cancelled=cancelled)
             finally:
                 del self, error, coroutine  # this frame is in the error's traceback
-
-    def cancel(self) -> None:
-        """See `Process.cancel`."""
-        if not self._done:
-            self._cancel_asked = True
-            self._host.call(self._cancel_task)
 
     def _cancel_task(self) -> None:
         self._cancel_asked = True
