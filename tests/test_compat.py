@@ -25,7 +25,7 @@ import pytest
 import weft
 from weft.compat import asyncio_queues, janus, queue
 from weft.compat._line import Line, Turn
-from worlds import LIMIT, parked, until
+from worlds import LIMIT, collect, parked, until
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNNER = Path(__file__).with_name("compat") / "run_upstream.py"
@@ -39,7 +39,7 @@ class Sides:
     def __init__(self, module, kind="Queue", maxsize=0):
         made = getattr(module, kind)(maxsize)
         if module is janus:
-            self.tasks, self.getters, self.putters = made.async_q, made._not_empty, made._not_full
+            self.tasks, self.getters, self.putters = made.async_q, made._getters, made._putters
         else:
             self.tasks, self.getters, self.putters = made, made._getters, made._putters
 
@@ -52,7 +52,7 @@ def for_threads(module, kind="Queue", maxsize=0):
     """A queue as a thread sees it, and its two lines."""
     made = getattr(module, kind)(maxsize)
     if module is janus:
-        return made.sync_q, made._not_empty, made._not_full
+        return made.sync_q, made._getters, made._putters
     return made, made.not_empty, made.not_full
 
 
@@ -355,7 +355,7 @@ def test_a_hook_that_raises_leaves_the_item_to_the_next(start, module):
             return super()._get()
 
     made = Failing()
-    q, getters = (made.sync_q, made._not_empty) if module is janus else (made, made.not_empty)
+    q, getters = (made.sync_q, made._getters) if module is janus else (made, made.not_empty)
     parties = []
     for n in (1, 2):
         parties.append(start(q.get))
@@ -396,9 +396,9 @@ def test_threads_and_tasks_of_janus_wait_in_one_line(run, start):
     async def main():
         q = janus.Queue()
         in_thread = start(q.sync_q.get)
-        await waits(q._not_empty, 1)
+        await waits(q._getters, 1)
         in_task = asyncio.create_task(q.async_q.get())
-        await waits(q._not_empty, 2)
+        await waits(q._getters, 2)
         q.async_q.put_nowait("first")
         q.sync_q.put("second")
         async with asyncio.timeout(LIMIT):
@@ -417,9 +417,9 @@ def test_shutdown_reaches_all_who_wait_in_every_world(run, start, immediate):
         full.sync_q.put("item")
         threads = [start(empty.sync_q.get), start(full.sync_q.put, 1), start(full.sync_q.join)]
         tasks = [asyncio.create_task(work) for work in (empty.async_q.get(), full.async_q.put(1), full.async_q.join())]
-        await waits(empty._not_empty, 2)
-        await waits(full._not_full, 2)
-        await waits(full._tasks_done, 2)
+        await waits(empty._getters, 2)
+        await waits(full._putters, 2)
+        await waits(full._joiners, 2)
         empty.shutdown(immediate)
         full.shutdown(immediate)
         if not immediate:
@@ -449,6 +449,7 @@ def test_what_shutdown_drops_may_use_the_queue_as_it_goes(module):
     use = made.sync_q if module is janus else made
     use.put_nowait(Item())
     made.shutdown(immediate=True)
+    collect()
     assert said == [0, asyncio_queues.QueueShutDown if module is asyncio_queues else queue.ShutDown]
 
 
@@ -472,7 +473,7 @@ def test_a_put_from_within_a_hook_does_not_freeze(module):
 @threaded
 def test_join_in_a_thread_is_content_with_one_moment_at_which_all_was_done(start, module):
     made = module.Queue()
-    q, line = (made.sync_q, made._tasks_done) if module is janus else (made, made.all_tasks_done)
+    q, line = (made.sync_q, made._joiners) if module is janus else (made, made.all_tasks_done)
     q.put(1)
     joining = start(q.join)
     until(lambda: len(line) == 1)
@@ -728,7 +729,7 @@ def test_two_loops_and_threads_with_little_patience_lose_and_double_nothing(star
     parties = [start(thread, name) for name in "ab"] + [start(asyncio.run, loop(name)) for name in "xy"]
     for party in parties:
         party.result(LIMIT * 3)
-    assert (len(made._not_empty), len(made._not_full)) == (0, 0)
+    assert (len(made._getters), len(made._putters)) == (0, 0)
     left = drain(made.sync_q)
     balance([item for put, _ in books for item in put], [item for _, got in books for item in got], left)
 
@@ -756,12 +757,12 @@ def test_the_impatient_leave_nobody_asleep_beside_an_item(start, kind):
 
     loops = [start(asyncio.run, loop(name)) for name in "xy"]
     threads = [start(made.sync_q.get) for _ in range(8)]
-    until(lambda: len(patient) == 40 and len(made._not_empty) >= 48)
+    until(lambda: len(patient) == 40 and len(made._getters) >= 48)
     for item in range(30):
         made.sync_q.put(item)
         until(made.sync_q.empty)
     stop.set()
-    until(lambda: len(made._not_empty) == 48 - (30 - len(taken)))  # the impatient have gone
+    until(lambda: len(made._getters) == 48 - (30 - len(taken)))  # the impatient have gone
     for item in range(48 - (30 - len(taken))):
         made.sync_q.put(30 + item)
     got = [item for party in loops for item in party.result(LIMIT)] + [party.result(LIMIT) for party in threads]

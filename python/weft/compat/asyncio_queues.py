@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import QueueEmpty, QueueFull
-from collections import deque
 from functools import partial
-from heapq import heappop, heappush
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from weft.compat._line import Line, Lock
+from weft.compat._line import Line
+from weft.compat._store import LastInFirstOut, SmallestFirst, Store
 
 __all__ = ["LifoQueue", "PriorityQueue", "Queue", "QueueEmpty", "QueueFull", "QueueShutDown"]
 
@@ -38,7 +37,7 @@ else:
         """Raised by `put` and `get` of a queue that was shut down."""
 
 
-class Queue(Generic[T]):
+class Queue(Store[T]):
     """A queue for tasks: first in, first out, with room for `maxsize` items; without a bound when that is 0 or less.
 
     Tasks of any loop may wait in it, and every method that is not a coroutine may be called from any thread.
@@ -48,19 +47,6 @@ class Queue(Generic[T]):
 
     Source: `asyncio.Queue`.
     """
-
-    _queue: Any  # the container of the items, as `_init` makes it
-
-    def __init__(self, maxsize: int = 0) -> None:
-        self._maxsize = maxsize
-        self._lock = Lock()
-        self._getters = Line(self._lock, f"{type(self).__name__}.get")
-        self._putters = Line(self._lock, f"{type(self).__name__}.put")
-        self._joiners = Line(self._lock, f"{type(self).__name__}.join")
-        self._unfinished_tasks = 0
-        self._settled = 0  # how often the count of unfinished tasks came to zero
-        self._is_shutdown = False
-        self._init(maxsize)
 
     @classmethod
     def __class_getitem__(cls, item: Any, /) -> GenericAlias:
@@ -83,11 +69,6 @@ class Queue(Generic[T]):
             self._is_shutdown and "shutdown",
         ]
         return " ".join(str(part) for part in parts if part)
-
-    @property
-    def maxsize(self) -> int:
-        """For how many items there is room; without a bound when it is 0 or less."""
-        return self._maxsize
 
     def qsize(self) -> int:
         """How many items are in the queue now."""
@@ -138,93 +119,43 @@ class Queue(Generic[T]):
     def task_done(self) -> None:
         """Say that an item that was taken has been dealt with. Raises ValueError when more are called done than were
         put."""
-        with self._lock:
-            if self._unfinished_tasks <= 0:
-                raise ValueError("task_done() called too many times")
-            self._unfinished_tasks -= 1
-            if not self._unfinished_tasks:
-                self._all_done()
+        self._task_done()
 
     async def join(self) -> None:
         """Wait until every item that was put has been called done.
 
         It is content with one moment at which that was so, even if items were put since.
         """
-        seen = self._settled
-        await self._joiners.perform(lambda: self._unfinished_tasks <= 0 or self._settled != seen, lambda: None)
+        await self._joiners.perform(partial(self._settled_since, self._settled), lambda: None)
 
     def shutdown(self, immediate: bool = False) -> None:
         """Let nothing more in: `put` raises QueueShutDown, those who wait in it too, and `get` does when nothing is left.
 
         With `immediate` the items still in the queue are dropped and count as done.
         """
-        dropped: list[T] = []  # they go when the lock has gone: they may have a `__del__`
-        with self._lock:
-            self._is_shutdown = True
-            if immediate:
-                while not self.empty():
-                    dropped.append(self._get())
-                    if self._unfinished_tasks > 0:
-                        self._unfinished_tasks -= 1
-                if not self._unfinished_tasks:
-                    self._all_done()
-            self._getters.notify_all()
-            self._putters.notify_all()
+        self._shut_down(immediate)
 
     # Called under the lock.
 
-    def _can_put(self) -> bool:
-        return self._is_shutdown or not self.full()
+    def _empty(self) -> bool:
+        return self.empty()
 
-    def _can_get(self) -> bool:
-        return self._is_shutdown or not self.empty()
-
-    def _all_done(self) -> None:
-        self._settled += 1
-        self._joiners.notify_all()
+    def _full(self) -> bool:
+        return self.full()
 
     def _wakeup_next(self, waiters: Line) -> None:
         waiters.notify()
 
-    # For subclasses to override.
 
-    def _init(self, maxsize: int) -> None:
-        self._queue = deque[T]()
-
-    def _put(self, item: T) -> None:
-        self._queue.append(item)
-
-    def _get(self) -> T:
-        item: T = self._queue.popleft()
-        return item
-
-
-class PriorityQueue(Queue[T]):
+class PriorityQueue(SmallestFirst[T], Queue[T]):
     """A queue that gives the smallest item first. Items are often pairs: a number, and what it is for.
 
     Source: `asyncio.PriorityQueue`.
     """
 
-    def _init(self, maxsize: int) -> None:
-        self._queue = list[T]()
 
-    def _put(self, item: T) -> None:
-        heappush(self._queue, item)
-
-    def _get(self) -> T:
-        item: T = heappop(self._queue)
-        return item
-
-
-class LifoQueue(Queue[T]):
+class LifoQueue(LastInFirstOut[T], Queue[T]):
     """A queue that gives the item first that was put last.
 
     Source: `asyncio.LifoQueue`.
     """
-
-    def _init(self, maxsize: int) -> None:
-        self._queue = list[T]()
-
-    def _get(self) -> T:
-        item: T = self._queue.pop()
-        return item

@@ -12,14 +12,13 @@ from __future__ import annotations
 import asyncio
 from asyncio import QueueEmpty as AsyncQueueEmpty
 from asyncio import QueueFull as AsyncQueueFull
-from collections import deque
 from functools import partial
-from heapq import heappop, heappush
 from queue import Empty as SyncQueueEmpty
 from queue import Full as SyncQueueFull
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from weft.compat._line import Line, Lock
+from weft.compat._line import Lock
+from weft.compat._store import LastInFirstOut, SmallestFirst, Store
 from weft.compat.asyncio_queues import QueueShutDown as AsyncQueueShutDown
 from weft.compat.queue import ShutDown as SyncQueueShutDown
 
@@ -134,7 +133,7 @@ class AsyncQueue(BaseQueue[T], Protocol[T]):
         """Wait until every item that was put has been called done, on either side."""
 
 
-class Queue(Generic[T]):
+class Queue(Store[T]):
     """A queue between threads and tasks: first in, first out, with room for `maxsize` items; without a bound when that
     is 0 or less.
 
@@ -145,18 +144,8 @@ class Queue(Generic[T]):
     Source: `janus.Queue`.
     """
 
-    _queue: Any  # the container of the items, as `_init` makes it
-
     def __init__(self, maxsize: int = 0) -> None:
-        self._maxsize = maxsize
-        self._is_shutdown = False
-        self._unfinished_tasks = 0
-        self._settled = 0  # how often the count of unfinished tasks came to zero
-        self._mutex = Lock()
-        self._not_empty = Line(self._mutex, f"{type(self).__name__}.get")
-        self._not_full = Line(self._mutex, f"{type(self).__name__}.put")
-        self._tasks_done = Line(self._mutex, f"{type(self).__name__}.join")
-        self._init(maxsize)
+        super().__init__(maxsize)
         self._sync_q = _SyncSide(self)
         self._async_q = _AsyncSide(self)
 
@@ -171,11 +160,6 @@ class Queue(Generic[T]):
         return self._async_q
 
     @property
-    def maxsize(self) -> int:
-        """For how many items there is room; without a bound when it is 0 or less."""
-        return self._maxsize
-
-    @property
     def closed(self) -> bool:
         """Whether the queue was shut down."""
         return self._is_shutdown
@@ -186,18 +170,7 @@ class Queue(Generic[T]):
         It is SyncQueueShutDown on the one side and AsyncQueueShutDown on the other. With `immediate` the items still in
         the queue are dropped and count as done.
         """
-        dropped: list[T] = []  # they go when the lock has gone: they may have a `__del__`
-        with self._mutex:
-            self._is_shutdown = True
-            if immediate:
-                while self._qsize():
-                    dropped.append(self._get())
-                    if self._unfinished_tasks > 0:
-                        self._unfinished_tasks -= 1
-                if not self._unfinished_tasks:
-                    self._all_done()
-            self._not_empty.notify_all()
-            self._not_full.notify_all()
+        self._shut_down(immediate)
 
     def close(self) -> None:
         """The same as `shutdown(immediate=True)`."""
@@ -216,80 +189,52 @@ class Queue(Generic[T]):
 
     # What both sides do. Called under the lock.
 
+    def _empty(self) -> bool:
+        return not self._qsize()
+
     def _full(self) -> bool:
         return 0 < self._maxsize <= self._qsize()
-
-    def _can_put(self) -> bool:
-        return self._is_shutdown or not self._full()
 
     def _put_now(self, item: T, shut_down: type[Exception]) -> None:
         if self._is_shutdown:
             raise shut_down
         self._put(item)
         self._unfinished_tasks += 1
-        self._not_empty.notify()
-
-    def _can_get(self) -> bool:
-        return self._is_shutdown or self._qsize() > 0
+        self._getters.notify()
 
     def _get_now(self, shut_down: type[Exception]) -> T:
-        if self._is_shutdown and not self._qsize():
+        if self._is_shutdown and self._empty():
             raise shut_down
         item = self._get()
-        self._not_full.notify()
+        self._putters.notify()
         return item
 
-    def _task_done(self) -> None:
-        with self._mutex:
-            if self._unfinished_tasks <= 0:
-                raise ValueError("task_done() called too many times")
-            self._unfinished_tasks -= 1
-            if not self._unfinished_tasks:
-                self._all_done()
-
-    def _all_done(self) -> None:
-        self._settled += 1
-        self._tasks_done.notify_all()
-
-    def _settled_since(self, seen: int) -> bool:
-        return not self._unfinished_tasks or self._settled != seen
-
-    # For subclasses to override.
-
-    def _init(self, maxsize: int) -> None:
-        self._queue = deque[T]()
+    # For subclasses to override, as `_init`, `_put` and `_get`.
 
     def _qsize(self) -> int:
         return len(self._queue)
-
-    def _put(self, item: T) -> None:
-        self._queue.append(item)
-
-    def _get(self) -> T:
-        item: T = self._queue.popleft()
-        return item
 
     # By these names janus' own tests see who waits. Nothing here uses them.
 
     @property
     def _sync_mutex(self) -> _Mutex:
-        return _Mutex(self._mutex)
+        return _Mutex(self._lock)
 
     @property
     def _sync_not_empty_waiting(self) -> int:
-        return self._not_empty.count(tasks=False)
+        return self._getters.count(tasks=False)
 
     @property
     def _sync_not_full_waiting(self) -> int:
-        return self._not_full.count(tasks=False)
+        return self._putters.count(tasks=False)
 
     @property
     def _async_not_empty_waiting(self) -> int:
-        return self._not_empty.count(tasks=True)
+        return self._getters.count(tasks=True)
 
     @property
     def _async_not_full_waiting(self) -> int:
-        return self._not_full.count(tasks=True)
+        return self._putters.count(tasks=True)
 
 
 class _Mutex:
@@ -332,14 +277,14 @@ class _Side(Generic[T]):
         self._parent._task_done()
 
     def qsize(self) -> int:
-        with self._parent._mutex:
+        with self._parent._lock:
             return self._parent._qsize()
 
     def empty(self) -> bool:
         return not self.qsize()
 
     def full(self) -> bool:
-        with self._parent._mutex:
+        with self._parent._lock:
             return self._parent._full()
 
     def shutdown(self, immediate: bool = False) -> None:
@@ -354,7 +299,7 @@ class _SyncSide(_Side[T]):
         elif timeout is not None and timeout < 0 and parent._maxsize > 0 and not parent._is_shutdown:
             raise ValueError("'timeout' must be a non-negative number")
         put = partial(parent._put_now, item, SyncQueueShutDown)
-        parent._not_full.perform_blocking(parent._can_put, put, timeout, SyncQueueFull)
+        parent._putters.perform_blocking(parent._can_put, put, timeout, SyncQueueFull)
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         parent = self._parent
@@ -363,7 +308,7 @@ class _SyncSide(_Side[T]):
         elif timeout is not None and timeout < 0 and not (parent._is_shutdown and self.empty()):
             raise ValueError("'timeout' must be a non-negative number")
         get = partial(parent._get_now, SyncQueueShutDown)
-        return parent._not_empty.perform_blocking(parent._can_get, get, timeout, SyncQueueEmpty)
+        return parent._getters.perform_blocking(parent._can_get, get, timeout, SyncQueueEmpty)
 
     def put_nowait(self, item: T) -> None:
         self.put(item, block=False)
@@ -373,7 +318,7 @@ class _SyncSide(_Side[T]):
 
     def join(self) -> None:
         parent = self._parent
-        parent._tasks_done.perform_blocking(
+        parent._joiners.perform_blocking(
             partial(parent._settled_since, parent._settled), lambda: None, None, TimeoutError
         )
 
@@ -381,57 +326,40 @@ class _SyncSide(_Side[T]):
 class _AsyncSide(_Side[T]):
     async def put(self, item: T) -> None:
         parent = self._parent
-        await parent._not_full.perform(parent._can_put, partial(parent._put_now, item, AsyncQueueShutDown))
+        await parent._putters.perform(parent._can_put, partial(parent._put_now, item, AsyncQueueShutDown))
 
     async def get(self) -> T:
         parent = self._parent
-        return await parent._not_empty.perform(parent._can_get, partial(parent._get_now, AsyncQueueShutDown))
+        return await parent._getters.perform(parent._can_get, partial(parent._get_now, AsyncQueueShutDown))
 
     def put_nowait(self, item: T) -> None:
         parent = self._parent
-        with parent._mutex:
+        with parent._lock:
             if not parent._can_put():
                 raise AsyncQueueFull
             parent._put_now(item, AsyncQueueShutDown)
 
     def get_nowait(self) -> T:
         parent = self._parent
-        with parent._mutex:
+        with parent._lock:
             if not parent._can_get():
                 raise AsyncQueueEmpty
             return parent._get_now(AsyncQueueShutDown)
 
     async def join(self) -> None:
         parent = self._parent
-        await parent._tasks_done.perform(partial(parent._settled_since, parent._settled), lambda: None)
+        await parent._joiners.perform(partial(parent._settled_since, parent._settled), lambda: None)
 
 
-class PriorityQueue(Queue[T]):
+class PriorityQueue(SmallestFirst[T], Queue[T]):
     """A queue that gives the smallest item first. Items are often pairs: a number, and what it is for.
 
     Source: `janus.PriorityQueue`.
     """
 
-    def _init(self, maxsize: int) -> None:
-        self._queue = list[T]()
 
-    def _put(self, item: T) -> None:
-        heappush(self._queue, item)
-
-    def _get(self) -> T:
-        item: T = heappop(self._queue)
-        return item
-
-
-class LifoQueue(Queue[T]):
+class LifoQueue(LastInFirstOut[T], Queue[T]):
     """A queue that gives the item first that was put last.
 
     Source: `janus.LifoQueue`.
     """
-
-    def _init(self, maxsize: int) -> None:
-        self._queue = list[T]()
-
-    def _get(self) -> T:
-        item: T = self._queue.pop()
-        return item
