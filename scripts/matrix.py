@@ -5,10 +5,15 @@ The interpreters are those of `scripts/find-python --all`. With LAB=command in t
 the same path, on a machine (a chroot, a container) with more interpreters and this one's cargo.
 
 Each suite runs on a copy of the tests in a temporary folder, so that it is the installed package that is tested.
-Arguments are handed to pytest. What each step printed is kept in target/matrix/<name>/log.
+Arguments are handed to pytest. What each step printed is kept in target/matrix/<name>/log, pytest's report beside it.
+
+A row counts tests by their outcome. "laws" are those of the laws among them that ran (LAWS), and "pairs" the ordered
+pairs of worlds they ran between: so a suite that was narrowed, or that left half of itself out, is seen to be one. Worlds
+that cannot be visited there are named in the row, and kinds of builds that were not found, at the end.
 """
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -25,6 +30,8 @@ COPIED = [
     "pyproject.toml",
     "README.md",
 ]  # what the suite reads, without the package
+
+LAWS = ["test_laws", "test_conformance", "test_mixing"]  # the files whose tests are the laws'
 
 PREPARE = """
 rm -rf venv wheel
@@ -44,7 +51,13 @@ trap 'rm -rf "$run"' EXIT
 for part in $COPIED; do [ ! -e "$ROOT/$part" ] || cp -R "$ROOT/$part" "$run"; done
 cd "$run"
 export PATH="$venv:$PATH" VIRTUAL_ENV="$log/venv"
+PYTHONPATH=tests "$venv/python" -c "$ABSENT" >"$log/absent"
 "$venv/python" -m pytest --junitxml="$log/report.xml" "$@"
+"""
+
+ABSENT = """
+import worlds
+print("; ".join(f"{name} ({reason})" for name in worlds.WORLDS if (reason := worlds.missing(name))))
 """
 
 
@@ -60,17 +73,47 @@ def interpreters() -> list[tuple[str, str, list[str]]]:
     return found
 
 
+def counts(report: Path) -> dict[str, int]:
+    """What pytest's report says: how many tests had which outcome, tests of the laws that ran, and pairs in these."""
+    suites = ET.parse(report).getroot()
+    suite = suites[0].attrib
+    failed, skipped = int(suite["failures"]) + int(suite["errors"]), int(suite["skipped"])
+    laws = [
+        test.attrib["name"]
+        for test in suites.iter("testcase")
+        if set(test.attrib["classname"].split(".")) & set(LAWS) and test.find("skipped") is None
+    ]
+    # "[trio>asyncio-0]", "[trio>asyncio, sender]", "[trio, its run broke > asyncio]": each is of the pair trio, asyncio.
+    pairs = {pair for name in laws for pair in re.findall(r"(\w+)(?:, [\w ]+?)? ?> ?(\w+)", name)}
+    return {
+        "passed": int(suite["tests"]) - failed - skipped,
+        "failed": failed,
+        "skipped": skipped,
+        "laws": len(laws),
+        "pairs": len(pairs),
+    }
+
+
+def not_found(names: list[str]) -> str:
+    """Says which kinds of builds are not among these interpreters; nothing when all are. The letters are CPython's."""
+    kinds = {"free-threaded": r"\dtd?$", "debug": r"\dt?d$"}
+    none = [kind for kind, letters in kinds.items() if not any(re.search(letters, name) for name in names)]
+    return f"not found, so not tested: a {' build, a '.join(none)} build" if none else ""
+
+
 def run(name: str, python: str, prefix: list[str], arguments: list[str]) -> tuple[str, bool]:
     """Build and test on one interpreter. Returns its line of the table, and whether all went well."""
     folder = ROOT / "target" / "matrix" / name
     folder.mkdir(parents=True, exist_ok=True)
-    report = folder / "report.xml"
-    report.unlink(missing_ok=True)
+    report, absent = folder / "report.xml", folder / "absent"
+    for written in (report, absent):
+        written.unlink(missing_ok=True)
     environment = {
         **{key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")},
         "ROOT": str(ROOT),
         "PYTHON": python,
         "COPIED": " ".join(COPIED),
+        "ABSENT": ABSENT,
         "CARGO_TARGET_DIR": str(ROOT / "target" / ("lab" if prefix else "matrix/cargo")),  # another C library there
     }
     start = monotonic()
@@ -86,20 +129,23 @@ def run(name: str, python: str, prefix: list[str], arguments: list[str]) -> tupl
         failed_step = next((step for step, script in steps.items() if fails(script)), None)
     if not report.exists():
         return f"{name:12} {failed_step} failed: see {folder / 'log'}", False
-    suite = ET.parse(report).getroot()[0].attrib
-    total, skipped = int(suite["tests"]), int(suite["skipped"])
-    failed = int(suite["failures"]) + int(suite["errors"])
-    line = f"{name:12} {total - failed - skipped:6} {failed:6} {skipped:7} {monotonic() - start:6.0f} s"
+    line = "".join(f" {number:{max(len(what), 6)}}" for what, number in counts(report).items())
+    line = f"{name:12}{line} {monotonic() - start:6.0f} s"
+    if worlds := absent.read_text().strip():
+        line += f"  without {worlds}"
     return (f"{line}  see {folder / 'log'}" if failed_step else line), failed_step is None
 
 
 def main() -> int:
-    print(f"{'python':12} passed failed skipped   time", flush=True)
+    print(f"{'python':12} passed failed skipped   laws  pairs   time", flush=True)
+    found = interpreters()
     well = []
-    for name, python, prefix in interpreters():
+    for name, python, prefix in found:
         line, good = run(name, python, prefix, sys.argv[1:])
         print(line, flush=True)
         well.append(good)
+    if missing := not_found([name for name, _, _ in found]):
+        print(missing)
     return 0 if well and all(well) else 1
 
 
