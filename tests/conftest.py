@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import gc
+import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -23,12 +25,15 @@ def pytest_generate_tests(metafunc):
     """`pair`: each ordered pair of worlds (sender's, receiver's). `world`: each world.
 
     `cancelling`: each world in which a party can be cancelled. `looped`: each event loop with asyncio's tasks.
+    `loop_run`: each kind of asyncio's loops. `arun`: these, and trio.
     """
     for fixture, names in {
         "pair": worlds.pairs([name for name in worlds.WORLDS if name in HERE]),
         "world": worlds.WORLDS,
         "cancelling": worlds.CANCELLING,
         "looped": [*worlds.LOOPS, *worlds.PURE],
+        "loop_run": worlds.LOOPS,
+        "arun": [*worlds.LOOPS, "trio"],
     }.items():
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, [name for name in names if fixture == "pair" or name in HERE], indirect=True)
@@ -72,15 +77,46 @@ def _open(a, b):
 def run():
     """Run a coroutine function in a fresh asyncio loop, with a limit."""
 
-    def run(main, *args, debug=None, limit=worlds.LIMIT, loop_factory=None):
-        async def limited():
-            async with asyncio.timeout(limit):
-                return await main(*args)
+    return worlds.run_in_asyncio
 
-        with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
-            return runner.run(limited())
 
-    return run
+@pytest.fixture
+def loop_run(request):
+    """Run a coroutine function in a fresh loop of each kind, with a limit; `arun`: in trio as well."""
+    if request.param == "trio":
+        return worlds.run_in_trio
+    return functools.partial(worlds.run_in_asyncio, loop_factory=worlds.loop_factory(request.param))
+
+
+arun = loop_run
+
+
+@pytest.fixture
+def no_gc():
+    """Reference counts alone."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def pipe():
+    """The two ends of one, as descriptors that do not block."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    yield read, write
+    os.close(read)
+    os.close(write)
+
+
+@pytest.fixture
+def sockets():
+    """Two that are connected."""
+    a, b = socket.socketpair()
+    with a, b:
+        yield a, b
 
 
 @pytest.fixture

@@ -23,6 +23,13 @@ async def performing(op):
     return await op
 
 
+def step(coroutine):
+    """Step it by hand until it waits for something. Before that it may hand the loop back, with nothing tried yet (L13)."""
+    while (waits_for := coroutine.send(None)) is None:
+        pass
+    return waits_for
+
+
 def in_loop(world, main, *args):
     """Run a coroutine function in the world's loop, stepped, and give its result."""
     task = world.loop.create_task(main(*args))
@@ -50,6 +57,43 @@ def test_gather_takes_operations_as_they_are(looped):
 
     sent, received, selected, due = in_loop(looped, main)
     assert (sent, received, selected) == (None, "v", (0, 1)) and isinstance(due, float)
+
+
+def test_a_sleep_of_zero_gives_the_others_a_turn(looped):
+    async def main():
+        turns = []
+
+        async def other():
+            for turn in range(9):
+                turns.append(turn)
+                await weft.sleep(0)
+
+        task = asyncio.create_task(other())
+        for _ in range(3):
+            before = len(turns)
+            await weft.sleep(0)
+            assert len(turns) == before + 1
+        await task
+
+    in_loop(looped, main)
+
+
+def test_a_cancel_during_a_sleep_of_zero_ends_it(looped):
+    async def main():
+        started = []
+
+        async def sleeping():
+            started.append(True)
+            await weft.sleep(0)
+
+        task = asyncio.create_task(sleeping())
+        while not started:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    in_loop(looped, main)
 
 
 def test_gather_with_return_exceptions(looped):
@@ -195,8 +239,6 @@ def test_as_completed_and_wait(looped):
 
 
 def test_run_coroutine_threadsafe(looped):
-    if looped.loop is None:
-        pytest.skip()
     ch = weft.Channel()
     future = asyncio.run_coroutine_threadsafe(performing(ch.recv()), looped.loop)
     until_parked(ch, receivers=1)
@@ -497,7 +539,7 @@ def test_a_receiver_destroyed_while_parked_is_withdrawn(looped):
 
     def park():
         coroutine = performing(ch.recv())
-        coroutine.send(None)
+        step(coroutine)
         return coroutine
 
     async def main():
@@ -520,7 +562,7 @@ def test_a_sender_destroyed_while_parked_gives_nothing(looped):
 
     async def main():
         coroutine = performing(ch.send("v"))
-        coroutine.send(None)
+        step(coroutine)
         assert parked(ch) == (1, 0)
         coroutine.close()
         with pytest.raises(weft.WouldBlock):
@@ -533,7 +575,7 @@ def test_a_committed_receiver_that_is_destroyed_before_it_resumes_gives_the_valu
     async def main():
         ch = weft.Channel(2)
         coroutine = performing(ch.recv())
-        coroutine.send(None)
+        step(coroutine)
         for n in range(3):
             ch.send_nowait(n)  # the first is committed to the coroutine
         assert len(ch) == 2
@@ -549,7 +591,7 @@ def test_a_committed_receiver_that_is_forgotten_gives_the_value_back(looped):
     async def main():
         ch = weft.Channel()
         coroutine = performing(ch.recv())
-        coroutine.send(None)
+        step(coroutine)
         ch.send_nowait("v")
         del coroutine
         for _ in range(3):
@@ -564,7 +606,7 @@ def test_a_value_given_back_goes_to_the_next_one_who_waits(looped):
     async def main():
         ch = weft.Channel()
         doomed = performing(ch.recv())
-        doomed.send(None)
+        step(doomed)
         task = asyncio.create_task(performing(ch.recv()))
         await until_async(lambda: parked(ch) == (0, 2))
         ch.send_nowait("v")
@@ -578,7 +620,7 @@ def test_a_committed_select_that_is_destroyed_gives_the_value_back(looped):
     async def main():
         ch, other = weft.Channel(), weft.Channel()
         coroutine = performing(weft.select(other.recv(), ch.recv()))
-        coroutine.send(None)
+        step(coroutine)
         ch.send_nowait("v")
         coroutine.close()
         assert ch.recv_nowait() == "v"
@@ -591,7 +633,7 @@ def test_a_committed_recv_many_that_is_destroyed_gives_all_back_in_order(looped)
     async def main():
         ch = weft.Channel(4)
         coroutine = performing(ch.recv_many(3))
-        coroutine.send(None)
+        step(coroutine)
         for n in range(4):
             ch.send_nowait(n)
         coroutine.close()
@@ -604,7 +646,7 @@ def test_a_value_given_back_to_a_closed_channel_is_still_delivered(looped):
     async def main():
         ch = weft.Channel()
         coroutine = performing(ch.recv())
-        coroutine.send(None)
+        step(coroutine)
         ch.send_nowait("v")
         ch.close()
         coroutine.close()
@@ -621,7 +663,7 @@ def test_a_value_given_back_to_a_poisoned_channel_is_dropped_and_counted(looped)
     async def main():
         ch = weft.Channel(on_undelivered=dropped.append)
         coroutine = performing(ch.recv())
-        coroutine.send(None)
+        step(coroutine)
         ch.send_nowait("v")
         ch.poison()
         coroutine.close()
@@ -679,7 +721,7 @@ def test_another_exception_thrown_into_a_parked_operation_withdraws_it(looped):
     async def main():
         ch = weft.Channel()
         coroutine = performing(ch.recv())
-        coroutine.send(None)
+        step(coroutine)
         with pytest.raises(ZeroDivisionError):
             coroutine.throw(ZeroDivisionError())
         assert parked(ch) == (0, 0)
@@ -799,7 +841,7 @@ def test_a_task_of_another_kind_that_drives_a_coroutine_by_hand(looped):
     async def main():
         ch = weft.Channel()
         coroutine = performing(ch.recv())
-        future = coroutine.send(None)
+        future = step(coroutine)
         assert asyncio.isfuture(future)
         assert future.get_loop() is asyncio.get_running_loop()
         woken = []

@@ -1,5 +1,6 @@
 """Bad input: an error of the right type that says what to do, at the call that is wrong, and nothing is lost."""
 
+import contextvars
 import gc
 import math
 import os
@@ -183,12 +184,13 @@ def test_map_with_something_that_cannot_be_called(holding, function):
     refused(TypeError, lambda: holding.recv().map(function), "call")
 
 
-def test_awaiting_a_channel_says_to_await_recv(run, holding):
-    async def main():
-        await holding
+def test_a_channel_and_its_ends_cannot_be_awaited(run, holding):
+    async def main(thing):
+        await thing
 
-    with pytest.raises(TypeError):
-        run(main)
+    for thing in (holding, *weft.Channel().split()):
+        with pytest.raises(TypeError, match=rf"\b{type(thing).__name__}\b.*await"):
+            run(main, thing)
 
 
 def test_an_op_is_not_true_false_iterable_or_comparable_by_accident(holding):
@@ -435,6 +437,21 @@ def test_spawning_a_coroutine_object_is_told_to_give_the_function(run):
 def test_spawning_on_an_unknown_place_lists_those_that_exist():
     with weft.Group() as group:
         refused(ValueError, lambda: group.spawn(print, on="moon"), "task", "thread")
+
+
+@pytest.mark.parametrize("context", [3, "c", {}, contextvars.ContextVar("v")])
+def test_a_context_that_is_none(context):
+    ran = []
+    with weft.Group() as group:
+        for on in (None, "thread"):
+            refused(TypeError, lambda on=on: group.spawn(ran.append, 1, on=on, context=context), "context", "Context")
+    assert ran == []
+
+
+@pytest.mark.parametrize("name", [3, b"workers", ["workers"], object])
+def test_a_name_of_a_group_that_is_no_str(name):
+    refused(TypeError, lambda: weft.Group(name), "name", "str")
+    refused(TypeError, lambda: weft.Group(name=name), "name", "str")
 
 
 def test_spawning_into_a_group_that_has_ended():

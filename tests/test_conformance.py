@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -480,15 +481,30 @@ def failures(folder: Path, changes: dict[str, str]) -> list[tuple[str, str, str]
     return [tuple(failed) for failed in json.loads(done.stdout)]
 
 
+@pytest.fixture(scope="module")
+def findings(request, tmp_path_factory):
+    """What was found in each broken scheduler that is asked for. They mostly wait, so several are tried at a time."""
+    asked = {item.callspec.params["what"] for item in request.session.items if "findings" in item.fixturenames}
+    with ThreadPoolExecutor(4) as pool:
+        tries = {what: pool.submit(failures, tmp_path_factory.mktemp("broken"), BROKEN[what][0]) for what in asked}
+        yield tries
+
+
 @in_a_checkout
 @pytest.mark.parametrize(
     "what", [pytest.param(what, marks=pytest.mark.slow) if what in WIDELY else what for what in BROKEN]
 )
-def test_what_is_broken_is_caught_by_its_law(what, tmp_path):
-    changes, by, others = BROKEN[what]
-    failed = failures(tmp_path, changes)
+def test_what_is_broken_is_caught_by_its_law(what, findings):
+    _, by, others = BROKEN[what]
+    failed = findings[what].result()
     assert by in {f"{number} {name}" for number, name, _ in failed}, failed
     assert {number for number, _, _ in failed} <= {by.split()[0], *others.split()}, failed
+
+
+COLLECTED_AT_ONCE = pytest.mark.skipif(
+    sys.implementation.name != "cpython",
+    reason="needs counted references: a task left lying gives its value back as it goes",
+)
 
 
 @in_a_checkout
@@ -498,6 +514,7 @@ def test_what_is_broken_is_caught_by_its_law(what, tmp_path):
         pytest.param(
             {"self.tasks.pop().coroutine.close()": "self.tasks.pop(), self.ready.clear()"},
             id="tasks are left lying at the end",
+            marks=COLLECTED_AT_ONCE,
         ),
         pytest.param(
             {

@@ -324,6 +324,36 @@ def test_a_child_of_a_thread_and_of_a_task(python):
     )
 
 
+def test_a_barrier_of_the_parent_is_refused(python):
+    run(
+        python,
+        """
+        barrier = weft.Barrier(2)
+        party = threading.Thread(target=lambda: barrier.sync().wait(30))
+        party.start()
+        while not barrier.waiting:
+            time.sleep(0.001)
+        made = barrier.sync()
+
+        def child():
+            uses = [
+                lambda: barrier.sync(),
+                lambda: made.wait(30),
+                lambda: barrier.waiting,
+            ]
+            for use in uses:
+                assert "barrier" in str(refused(use))
+            assert "inherited over a fork" in repr(barrier) and barrier.parties == 2
+            assert weft.Barrier(1).sync().wait(30) == 0
+
+        forked(child)
+        barrier.sync().wait(30)
+        party.join()
+        """,
+        *THREADS,
+    )
+
+
 def test_forking_while_threads_are_parked(python):
     run(
         python,

@@ -13,7 +13,6 @@ import contextvars
 import functools
 import gc
 import os
-import socket
 import threading
 import time
 import traceback
@@ -437,50 +436,50 @@ def test_the_main_greenlet_gets_what_came_too_late_at_its_next_switch(hub):
     assert parked(other) == (0, 0)
 
 
-@pytest.mark.parametrize("error", [None, False, Mishap], ids=["raised", "silent", "with an error"])
-def test_a_timeout_after_the_commit_whose_block_was_left_is_not_delivered(hub, error):
-    ch, steps, timeouts = weft.Channel(), [], []
+any_timeout = pytest.mark.parametrize("error", [None, False, Mishap], ids=["raised", "silent", "with an error"])
 
-    def work():
-        with gevent.Timeout(60, error) as timeout:
-            timeouts.append(timeout)
-            steps.append(ch.recv().wait())
+
+def timed_out_too_late(hub, error, work):
+    """How a greenlet ends that does `work(timeout, recv)` in a timeout's block, when its time is up after its `recv` was
+    met."""
+    ch, timeout = weft.Channel(), gevent.Timeout(60, error)
+    worker = spawned(work, timeout, lambda: ch.recv().wait())
+    until_parked(ch, receivers=1)
+    # What the timeout's timer does, at a time we choose: at the hub's next callback.
+    raised = error if isinstance(error, type) else timeout
+    hub.loop.run_callback(timeout._on_expiration, worker, raised)
+    ch.send_nowait("v")
+    return joined(worker)
+
+
+@any_timeout
+def test_a_timeout_after_the_commit_whose_block_was_left_is_not_delivered(hub, error):
+    steps = []
+
+    def work(timeout, recv):
+        with timeout:
+            steps.append(recv())
         gevent.sleep(0)
         gevent.sleep(0.001)
         steps.append("undisturbed")
 
-    worker = spawned(work)
-    until_parked(ch, receivers=1)
-    expire(hub, timeouts[0], worker)
-    ch.send_nowait("v")
-    joined(worker)
+    timed_out_too_late(hub, error, work)
     assert steps == ["v", "undisturbed"]
 
 
-@pytest.mark.parametrize("error", [None, False, Mishap], ids=["raised", "silent", "with an error"])
+@any_timeout
 def test_a_timeout_after_the_commit_whose_block_goes_on_comes_at_the_next_switch(hub, error):
-    ch, steps, timeouts = weft.Channel(), [], []
+    steps = []
 
-    def work():
-        with gevent.Timeout(60, error) as timeout:
-            timeouts.append(timeout)
-            steps.append(ch.recv().wait())
+    def work(timeout, recv):
+        with timeout:
+            steps.append(recv())
             gevent.sleep(60)
         steps.append("silenced")
 
-    worker = spawned(work)
-    until_parked(ch, receivers=1)
-    expire(hub, timeouts[0], worker)
-    ch.send_nowait("v")
-    ended = joined(worker)
+    ended = timed_out_too_late(hub, error, work)
     assert steps == ["v", "silenced"] if error is False else steps == ["v"]
     assert ended is None if error is False else isinstance(ended, Mishap if error else gevent.Timeout)
-
-
-def expire(hub, timeout, worker):
-    """Do what the timeout's timer does, at a time we choose: at the hub's next callback."""
-    error = timeout.exception if isinstance(timeout.exception, type) else timeout
-    hub.loop.run_callback(timeout._on_expiration, worker, error)
 
 
 # --- every operation ------------------------------------------------------------------------------------------------
@@ -508,73 +507,60 @@ def test_ticks_come_while_others_run():
         assert len(joined(rx)) == 3
 
 
-def test_a_descriptor_that_becomes_readable_wakes_only_its_greenlet():
-    r, w = os.pipe()
+def test_a_descriptor_that_becomes_readable_wakes_only_its_greenlet(pipe):
+    r, w = pipe
+    rx = spawned(lambda: weft.readable(r).wait())
+    gevent.sleep(0)
+    assert not rx.dead
+    os.write(w, b"x")
+    assert joined(rx) == r
+    assert weft.writable(w).wait() == w
+
+
+def test_a_descriptor_that_becomes_writable_wakes_its_greenlet(sockets):
+    a, b = sockets
+    a.setblocking(False)
     try:
-        rx = spawned(lambda: weft.readable(r).wait())
-        gevent.sleep(0)
-        assert not rx.dead
-        os.write(w, b"x")
-        assert joined(rx) == r
-        assert weft.writable(w).wait() == w
-    finally:
-        os.close(r)
-        os.close(w)
-
-
-def test_a_descriptor_that_becomes_writable_wakes_its_greenlet():
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
+        while True:
+            a.send(b"x" * 65536)
+    except BlockingIOError:
+        pass
+    tx = spawned(lambda: weft.writable(a).wait())
+    gevent.sleep(0)
+    assert not tx.dead
+    b.setblocking(False)
+    while not tx.dead:
         try:
-            while True:
-                a.send(b"x" * 65536)
+            b.recv(1 << 20)
         except BlockingIOError:
             pass
-        tx = spawned(lambda: weft.writable(a).wait())
         gevent.sleep(0)
-        assert not tx.dead
-        b.setblocking(False)
-        while not tx.dead:
-            try:
-                b.recv(1 << 20)
-            except BlockingIOError:
-                pass
-            gevent.sleep(0)
-        assert joined(tx) is a
+    assert joined(tx) is a
 
 
-def test_a_select_over_a_descriptor_and_a_channel_takes_what_comes():
-    r, w = os.pipe()
-    try:
-        ch = weft.Channel()
+def test_a_select_over_a_descriptor_and_a_channel_takes_what_comes(pipe):
+    r, w = pipe
+    ch = weft.Channel()
 
-        def choose():
-            return weft.select(fd=weft.readable(r), ch=ch.recv(), late=weft.after(60)).wait()
+    def choose():
+        return weft.select(fd=weft.readable(r), ch=ch.recv(), late=weft.after(60)).wait()
 
-        waiting = spawned(choose)
-        until_parked(ch, receivers=1)
-        ch.send_nowait("v")
-        assert joined(waiting) == ("ch", "v")
-        waiting = spawned(choose)
-        until_parked(ch, receivers=1)
-        os.write(w, b"x")
-        assert joined(waiting) == ("fd", r) and parked(ch) == (0, 0)
-    finally:
-        os.close(r)
-        os.close(w)
+    waiting = spawned(choose)
+    until_parked(ch, receivers=1)
+    ch.send_nowait("v")
+    assert joined(waiting) == ("ch", "v")
+    waiting = spawned(choose)
+    until_parked(ch, receivers=1)
+    os.write(w, b"x")
+    assert joined(waiting) == ("fd", r) and parked(ch) == (0, 0)
 
 
-def test_two_greenlets_watch_one_descriptor():
-    r, w = os.pipe()
-    try:
-        both = [spawned(lambda: weft.readable(r).wait()) for _ in range(2)]
-        both[0].kill()
-        os.write(w, b"x")
-        assert joined(both[1]) == r
-    finally:
-        os.close(r)
-        os.close(w)
+def test_two_greenlets_watch_one_descriptor(pipe):
+    r, w = pipe
+    both = [spawned(lambda: weft.readable(r).wait()) for _ in range(2)]
+    both[0].kill()
+    os.write(w, b"x")
+    assert joined(both[1]) == r
 
 
 def test_for_goes_on_until_the_channel_is_closed():
@@ -886,6 +872,89 @@ def test_a_thread_that_ends_with_parked_greenlets_takes_no_value_along(destroyed
     rx = receiver(ch)
     ch.send_nowait("w")
     assert joined(rx) == "w"
+
+
+def test_a_thread_that_is_ending_takes_no_value_along():
+    """What a thread has stored is finalized as it ends, in order or (CPython 3.13) in reverse. The last of it holds that
+    moment still: greenlet learns only later, from the system, that the thread has ended, and later than
+    `Thread.is_alive` says so."""
+    ch, ending, tried = weft.Channel(), threading.Event(), threading.Event()
+    first, last, finalized = threading.local(), threading.local(), []
+
+    class Stored:
+        def __del__(self):
+            finalized.append(self)
+            if len(finalized) == 2:
+                ending.set()
+                tried.wait(LIMIT)
+
+    def abandon():
+        first.stored = Stored()
+        gevent.spawn(lambda: ch.recv().wait())
+        gevent.sleep(0)
+        last.stored = Stored()
+
+    thread = threading.Thread(target=abandon, daemon=True)
+    thread.start()
+    until(ending.is_set)
+    try:
+        with pytest.raises(weft.WouldBlock):
+            ch.send_nowait("v")
+    finally:
+        tried.set()
+    until(lambda: not thread.is_alive())
+
+
+@pytest.mark.parametrize("sender", ["the thread itself", "another thread"])
+@pytest.mark.parametrize("case", ["recv", "recv_many", "select", "selecting"])
+def test_what_a_greenlet_was_given_goes_back_when_its_thread_ends_before_it_runs_again(sender, case):
+    ch, other = weft.Channel(), weft.Channel()
+    perform = {
+        "recv": lambda: ch.recv().wait(),
+        "recv_many": lambda: ch.recv_many(5).wait(),
+        "select": lambda: weft.select(other.recv(), ch.recv(), weft.after(60)).wait(),
+        "selecting": lambda: next(weft.selecting(ch, other)),
+    }[case]
+    parked_there, given = threading.Event(), threading.Event()
+
+    def abandon():
+        gevent.spawn(perform)
+        gevent.sleep(0)
+        if sender == "the thread itself":
+            ch.send_nowait("v")
+            given.set()
+        parked_there.set()
+        given.wait()  # not for the hub
+
+    thread = threading.Thread(target=abandon, daemon=True)
+    thread.start()
+    assert parked_there.wait(LIMIT)
+    if sender == "another thread":
+        ch.send_nowait("v")
+        given.set()
+    until(lambda: not thread.is_alive())
+    assert ch.recv_nowait() == "v"
+    with pytest.raises(weft.WouldBlock):
+        ch.recv_nowait()
+
+
+def test_what_goes_back_when_a_thread_ends_is_received_by_whoever_waits():
+    ch, met, waits = weft.Channel(), threading.Event(), threading.Event()
+
+    def abandon():
+        gevent.spawn(lambda: ch.recv().wait())
+        gevent.sleep(0)
+        ch.send_nowait("v")
+        met.set()
+        waits.wait()
+
+    thread = threading.Thread(target=abandon, daemon=True)
+    thread.start()
+    assert met.wait(LIMIT)
+    rx = receiver(ch)
+    waits.set()
+    assert joined(rx) == "v"
+    until(lambda: not thread.is_alive())
 
 
 def test_a_thread_that_ends_with_a_parked_sender_takes_its_value_along_or_gives_it():

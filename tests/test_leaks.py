@@ -18,7 +18,8 @@ from collections import Counter
 
 import pytest
 import weft
-from worlds import LIMIT, until
+import worlds
+from worlds import LIMIT, collect, loop_factory, missing, until
 
 ROUNDS = 25
 # By the name of their type: what a round makes and must not leave. Event loops are found by their base class.
@@ -40,7 +41,7 @@ class Mishap(Exception):
 
 
 def living():
-    gc.collect()
+    collect()
     kinds = Counter()
     for thing in gc.get_objects():
         name = type(thing).__name__
@@ -481,47 +482,47 @@ class Unperformed(Ending):
         assert self.outcome() == "returned"
 
 
-class Closed(Ending):
+class Over(Ending):
+    """The channels end while it waits."""
+
     def end(self):
         self.turn()
-        self.kind.ch.close()
-        self.kind.other.close()
+        self.over()
         self.turn()
         if self.task.done():
             self.task.exception()
 
+    def over(self): ...
 
-class ClosedWithCause(Ending):
+
+class Closed(Over):
+    def over(self):
+        self.kind.ch.close()
+        self.kind.other.close()
+
+
+class ClosedWithCause(Over):
     """The cause's traceback leads to this frame, and that to the channel."""
 
-    def end(self):
-        self.turn()
+    def over(self):
         try:
             raise Mishap(self.kind, Value())
         except Mishap as error:
             self.kind.ch.close(error)
             self.kind.other.close(error)
-        self.turn()
-        if self.task.done():
-            self.task.exception()
 
 
-class Poisoned(Ending):
-    def end(self):
-        self.turn()
+class Poisoned(Over):
+    def over(self):
         try:
             raise Mishap(self.kind, Value())
         except Mishap as error:
             self.kind.ch.poison(error)
             self.kind.other.poison()
-        self.turn()
-        if self.task.done():
-            self.task.exception()
 
 
-class LastEndGone(Ending):
-    def end(self):
-        self.turn()
+class LastEndGone(Over):
+    def over(self):
         for ch in (self.kind.ch, self.kind.other):
             if isinstance(self.kind, SENDERS):
                 rx = ch.receiver()
@@ -532,23 +533,8 @@ class LastEndGone(Ending):
                 tx = ch.sender()
                 tx.clone().send_nowait(Value()) if ch.capacity and not len(ch) else None
                 tx.close(Mishap(tx))
-        self.turn()
-        if self.task.done():
-            self.task.exception()
 
 
-MET = [
-    AtOnce,
-    AfterParking,
-    CancelledAfterCommit,
-    CancelledLate,
-    DestroyedCommitted,
-    LoopClosedCommitted,
-    MapFails,
-    ExplicitAwait,
-]
-UNMET = [Cancelled, TimedOut, DestroyedParked, ThrownInto, LoopClosedParked, Unperformed]
-ENDED = [Closed, ClosedWithCause, Poisoned, LastEndGone, LoopClosedThenMet]
 LATER = [
     AfterParking,
     CancelledAfterCommit,
@@ -558,6 +544,9 @@ LATER = [
     MapFails,
     ExplicitAwait,
 ]
+MET = [AtOnce, *LATER]
+UNMET = [Cancelled, TimedOut, DestroyedParked, ThrownInto, LoopClosedParked, Unperformed]
+ENDED = [Closed, ClosedWithCause, Poisoned, LastEndGone, LoopClosedThenMet]
 
 
 def combinations():
@@ -567,22 +556,20 @@ def combinations():
                 continue
             if kind in (Barrier, SelectItself) and ending in (AtOnce, LoopClosedThenMet):
                 continue  # without a party that waits there is nobody to meet
-            if ending in (Closed, ClosedWithCause, Poisoned, LastEndGone) and not kind.fails_when_closed:
+            if issubclass(ending, Over) and not kind.fails_when_closed:
                 continue
-            yield pytest.param(kind, ending, id=f"{kind.__name__}-{ending.__name__}")
+            marks = [NOTICED_LATER] if ending is Unperformed and not worlds.COUNTED else []
+            yield pytest.param(kind, ending, id=f"{kind.__name__}-{ending.__name__}", marks=marks)
 
 
-LOOPS = {"asyncio": asyncio.SelectorEventLoop}
-with contextlib.suppress(ImportError):
-    import uvloop
-
-    LOOPS["uvloop"] = uvloop.new_event_loop
+# Where references are not counted, the warning comes when the test has left the block that ignores it.
+NOTICED_LATER = pytest.mark.filterwarnings("ignore:.*was never performed:RuntimeWarning")
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", [name for name in ("asyncio", "uvloop") if not missing(name)])
 @pytest.mark.parametrize(("kind", "ending"), list(combinations()))
 def test_nothing_stays_behind_in_a_loop(kind, ending, loop):
-    new_loop = LOOPS[loop]
+    new_loop = loop_factory(loop)
 
     def work():
         with contextlib.closing(new_loop()) as event_loop:
@@ -765,6 +752,8 @@ def test_nothing_stays_behind_of_a_value_dropped_with_its_channel():
         told = weft.Channel(3, on_undelivered=recovered.append)
         told.send_nowait(Value())
         del ch, told
+        if not worlds.COUNTED:
+            collect()
         assert len(recovered) == 1
         recovered.clear()
 
@@ -798,9 +787,8 @@ def test_nothing_stays_behind_of_a_group_and_its_processes(ending, on):
                 if ending == "parked when cancelled":
                     while ch.statistics().parked_receivers < 2:
                         await asyncio.sleep(0)
-                if "cancel" in ending and "join" not in ending:
+                if ending in ("cancelled", "parked when cancelled"):
                     group.cancel()
-                    return
                 if ending == "join cancelled":
                     joiner = asyncio.ensure_future(joined(processes[0]))
                     await asyncio.sleep(0)
@@ -811,8 +799,8 @@ def test_nothing_stays_behind_of_a_group_and_its_processes(ending, on):
                     with pytest.raises(TimeoutError):
                         async with asyncio.timeout(0):
                             await processes[0].join()
-                if ending == "fails":
-                    return
+                if ending in ("cancelled", "parked when cancelled", "fails"):
+                    return  # the only one: see "PyPy" in CONTRIBUTING.md
                 for _ in processes:
                     await ch.send(Value())
                 if ending == "joined":
@@ -854,7 +842,7 @@ def test_nothing_stays_behind_of_a_group_of_threads():
 def collected(make):
     """`make()` returns weak references to things that only lead to each other; all are dead after a collection."""
     references = make()
-    gc.collect()
+    collect()
     assert [reference() for reference in references] == [None] * len(references)
 
 
@@ -943,7 +931,7 @@ def test_a_task_parked_on_anything_is_collected_with_its_closed_loop(kind):
     loop.close()
     this.shut()
     del task, loop, this
-    gc.collect()
+    collect()
     assert [reference() for reference in references] == [None] * len(references)
 
 
@@ -1016,7 +1004,7 @@ def test_the_error_of_a_select_keeps_nothing_when_it_is_gone(run):
             traceback.clear_frames(error.__traceback__)
 
     run(main)
-    gc.collect()
+    collect()
     assert references[0]() is None
 
 
@@ -1140,6 +1128,7 @@ def test_no_descriptor_stays_open():
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         work()
+    collect()
     assert len(os.listdir("/proc/self/fd")) <= before
 
 

@@ -4,7 +4,10 @@ That it keeps the laws is for the other tests to say: `WEFT_PURE=1 pytest`, or a
 """
 
 import ast
+import asyncio
+import gc
 import inspect
+import sys
 import threading
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import weft
 import weft._pure as pure
 from weft._pure import transaction
 from weft._pure.transaction import transact
+from worlds import LIMIT
 
 STUB = ast.parse(Path(weft.__file__).with_name("_weft.pyi").read_text())
 
@@ -163,6 +167,99 @@ def test_a_round_of_selecting_may_wait_again():
     b.send_nowait("v")
     assert sleeper.woken == 2 and op._resume()
     assert op._take() == ("b", "v")
+
+
+# --- loops that are closed, callbacks that fail ------------------------------------------------------------------------
+
+
+def parked_in_a_closed_loop(make):
+    """The task that performs `make()`, in a loop that was closed. Kept: else it would be destroyed, and withdrawn."""
+
+    async def performing():
+        await make()
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(performing())
+    task._log_destroy_pending = False
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    return task
+
+
+@pytest.mark.parametrize("how", ["send", "select", "send_many", "select in a select"])
+@pytest.mark.parametrize("receive", ["nowait", "wait", "select", "recv_many", "iteration", "selecting"])
+def test_what_was_to_be_sent_in_a_closed_loop_is_received_by_whoever_comes_next(how, receive):
+    ch = pure.Channel()
+    make = {
+        "send": lambda: ch.send("v"),
+        "select": lambda: pure.select(pure.never(), ch.send("v"), pure.Channel().send("never")),
+        "send_many": lambda: ch.send_many(["v", "stays"]),
+        "select in a select": lambda: pure.select(pure.select(ch.send("v"))),
+    }[how]
+    kept = parked_in_a_closed_loop(make)
+    assert ch.statistics().parked_senders == 1
+    got = {
+        "nowait": ch.recv_nowait,
+        "wait": lambda: ch.recv().wait(LIMIT),
+        "select": lambda: pure.select(ch.recv()).wait(LIMIT).value,
+        "recv_many": lambda: ch.recv_many(2).wait(LIMIT)[0],
+        "iteration": lambda: anext(ch).wait(LIMIT),
+        "selecting": lambda: anext(pure.selecting(ch)).wait(LIMIT).value,
+    }[receive]()
+    assert got == "v"
+    del kept
+    gc.collect()
+    with pytest.raises(weft.WouldBlock):
+        ch.recv_nowait()
+    s = ch.statistics()
+    assert (s.sent, s.received, s.buffered, s.parked_senders) == (1, 1, 0, 0)
+
+
+def test_what_waits_in_a_closed_loop_for_room_comes_in_its_turn():
+    ch = pure.Channel(1)
+    ch.send_nowait("first")
+    kept = [parked_in_a_closed_loop(lambda: ch.send("second")), parked_in_a_closed_loop(lambda: ch.send("third"))]
+    assert [ch.recv_nowait() for _ in kept] == ["first", "second"]
+    ch.close()
+    assert list(ch) == ["third"]
+    del kept
+
+
+@pytest.mark.parametrize("how", ["poison", "last receiver", "overflow"])
+@pytest.mark.parametrize("hook", ["its own", "the program's", "a broken one"])
+def test_an_on_undelivered_that_raises_is_reported_and_the_rest_is_handed_over(monkeypatch, capsys, how, hook):
+    handed, reported = [], []
+
+    def fail(value):
+        handed.append(value)
+        raise ZeroDivisionError(value)
+
+    def broken(unraisable):
+        raise KeyError("of the hook itself")
+
+    hooks = {"its own": sys.__unraisablehook__, "the program's": reported.append, "a broken one": broken}
+    monkeypatch.setattr(sys, "unraisablehook", hooks[hook])
+    if how == "overflow":
+        ch = pure.Channel(1, overflow="drop_oldest", on_undelivered=fail)
+        for value in (1, 2, 3):
+            ch.send_nowait(value)
+        assert ch.recv_nowait() == 3
+    else:
+        ch = pure.Channel(2, on_undelivered=fail)
+        rx = ch.receiver()
+        ch.send_nowait(1)
+        ch.send_nowait(2)
+        ch.poison() if how == "poison" else rx.close()
+    assert handed == [1, 2] and ch.statistics().dropped == 2
+    if hook == "the program's":
+        assert [(each.exc_type, each.exc_value.args, each.object) for each in reported] == [
+            (ZeroDivisionError, (1,), fail),
+            (ZeroDivisionError, (2,), fail),
+        ]
+        assert all(each.exc_traceback is not None and not each.err_msg for each in reported)
+    else:
+        assert capsys.readouterr().err.count("\nZeroDivisionError: ") == 2
 
 
 # --- transactions -----------------------------------------------------------------------------------------------------

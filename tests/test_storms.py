@@ -24,6 +24,7 @@ MIXTURES = [
     "gevent+uvloop+group_threads",
     "trio+gevent+eager+threads",
     "anyio_trio+processes+gevent",
+    "anyio+gevent+anyio_trio+threads",
 ]
 PARTIES = 6  # at a time in each world
 LIFE = 200  # operations of a party; then it makes room for another

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import weft
+from worlds import collect
 
 uvicorn = pytest.importorskip("uvicorn")
 starlette = pytest.importorskip("starlette")
@@ -133,7 +134,7 @@ async def ask(port, prompt):
 
 
 def living():
-    gc.collect()
+    collect()
     kinds = [type(thing).__name__ for thing in gc.get_objects()]
     return {kind: kinds.count(kind) for kind in OURS}
 

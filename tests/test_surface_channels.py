@@ -300,6 +300,26 @@ def test_error_raises_would_block_with_the_value():
     assert ch.recv_nowait() == 1 and ch.statistics().dropped == 0
 
 
+def test_a_send_on_a_full_error_channel_is_ready_in_a_select_and_its_outcome_is_the_error():
+    full, empty = weft.Channel(1, overflow="error"), weft.Channel()
+    full.send_nowait(1)
+    value = object()
+    for select in (
+        lambda: weft.select(empty.recv(), full.send(value), default="not taken"),
+        lambda: weft.select(empty.recv(), full.send(value)),
+        lambda: weft.select(full.send(value), full.recv(), policy="priority"),
+    ):
+        with pytest.raises(weft.WouldBlock) as caught:
+            select().wait()
+        assert caught.value.value is value and caught.value.channel is full
+    with pytest.raises(weft.WouldBlock) as caught:
+        weft.select(quiet=empty.recv(), loud=full.send(value), default="not taken").wait()
+    assert caught.value.case == "loud"
+    assert len(full) == 1 and parked(empty) == (0, 0)
+    assert weft.select(full.recv(), full.send(value), policy="priority").wait() == (0, 1)
+    assert weft.select(empty.recv(), full.send(2), default="not taken").wait() == (1, None)
+
+
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "error"])
 def test_no_policy_acts_while_somebody_waits_to_receive(world, overflow):
     ch = weft.Channel(1, overflow=overflow)

@@ -255,6 +255,33 @@ def test_each_failure_is_an_error_of_its_own():
     assert one is not two and (one.value, two.value) == (1, 2)
 
 
+# --- errors that would end who meets them ---------------------------------------------------------------------------
+
+
+class Stop(StopIteration):
+    pass
+
+
+class StopAsync(StopAsyncIteration):
+    pass
+
+
+@pytest.mark.parametrize("how", ["instance", "class"])
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, Stop, StopAsync])
+def test_what_ends_an_iteration_or_an_await_is_no_cause_of_a_close(kind, how):
+    """PEP 479: a receiver would take it for the end of its own iteration, or its value for one that was sent."""
+    ch = weft.Channel(1)
+    ch.send_nowait("kept")
+    tx, rx = ch.split()
+    for close in (ch.close, ch.poison, tx.close):
+        error = raised_by(lambda close=close: close(kind("v") if how == "instance" else kind))
+        assert type(error) is TypeError
+        name = "StopIteration" if issubclass(kind, StopIteration) else "StopAsyncIteration"
+        assert str(error).startswith(f"{name} cannot be the error of a channel") and "wrap it in another" in str(error)
+    assert not ch.closed and rx.recv_nowait() == "kept" and tx.send_nowait("goes on") is None
+    ch.close(ValueError(kind("wrapped")))
+
+
 # --- everything is documented ---------------------------------------------------------------------------------------
 
 

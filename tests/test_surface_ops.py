@@ -358,6 +358,36 @@ def test_a_map_that_raises_raises_where_it_is_performed_and_the_operation_has_ha
     assert len(ch) == 0 and ch.statistics().received == 1
 
 
+@pytest.mark.parametrize("stop", [StopIteration("v"), StopAsyncIteration("v")])
+@pytest.mark.parametrize("where", ["map", "second map", "case", "select", "inner select", "parked"])
+def test_a_map_that_raises_what_ends_an_iteration_does_not_end_who_performs(world, stop, where):
+    """PEP 479: `next(iter([]))` in a map would become the result of the `await`."""
+    ch = weft.Channel(2)
+
+    def fail(_):
+        raise stop
+
+    op = {
+        "map": lambda: ch.recv().map(fail),
+        "second map": lambda: ch.recv().map(str).map(fail).map(str),
+        "case": lambda: weft.select(weft.never(), ch.recv().map(fail)),
+        "select": lambda: weft.select(ch.recv()).map(fail),
+        "inner select": lambda: weft.select(weft.select(ch.recv().map(fail))),
+        "parked": lambda: ch.recv().map(fail),
+    }[where]()
+    if where == "parked":
+        party = world.start(perform, op)
+        until_parked(ch, receivers=1)
+        ch.send_nowait("taken")
+    else:
+        ch.send_nowait("taken")
+        party = world.start(perform, op)
+    error = party.failure()
+    assert type(error) is RuntimeError and str(error) == f"a function given to map() raised {type(stop).__name__}"
+    assert error.__cause__ is stop
+    assert len(ch) == 0 and ch.statistics().received == 1
+
+
 def test_a_map_is_not_applied_to_an_error():
     ch = weft.Channel()
     ch.close()
@@ -489,16 +519,6 @@ def test_an_event_can_stand_in_a_select(world):
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def pipe():
-    r, w = os.pipe()
-    os.set_blocking(r, False)
-    os.set_blocking(w, False)
-    yield r, w
-    os.close(r)
-    os.close(w)
-
-
 def fill(w):
     with suppress(BlockingIOError):
         while True:
@@ -605,3 +625,27 @@ class TestFiles:
         assert weft.select(weft.readable(r), default="d").wait() == ("default", "d")
         os.write(w, b"x")
         assert weft.select(weft.readable(r), default="d").wait() == (0, r)
+
+
+def test_what_is_no_channel_shows_what_it_is():
+    barrier, ticks, event = weft.Barrier(3), weft.tick(0.5), weft.Event()
+    here = f"{os.path.basename(__file__)}:{sys._getframe().f_lineno - 1}"
+    assert repr(barrier) == f"<weft.Barrier 0 of 3 waiting, made at {here}>"
+    assert repr(event) == f"<weft.Event not set, made at {here}>"
+    assert repr(ticks) == "<weft.Tick every 0.5 s>"
+    ticks.close()
+    assert repr(ticks) == "<weft.Tick every 0.5 s, closed>"
+    assert repr(weft.selecting(weft.Channel())) == "<weft.Selecting over 1 channel>"
+    assert repr(weft.selecting(weft.Channel(), weft.Channel())) == "<weft.Selecting over 2 channels>"
+
+
+def test_who_waits_for_an_event_or_a_process_is_told_so():
+    event = weft.Event()
+    here = f"{os.path.basename(__file__)}:{sys._getframe().f_lineno - 1}"
+    with pytest.raises(TimeoutError, match=f"wait for event made at {here}"):
+        event.wait().wait(0)
+    with weft.Group() as group:
+        process = group.spawn(lambda: event.wait().wait(), name="sleeper")
+        with pytest.raises(TimeoutError, match="wait for process 'sleeper'"):
+            process.join().wait(0)
+        event.set()

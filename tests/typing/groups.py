@@ -45,6 +45,17 @@ async def anything_that_gives_an_awaitable_can_be_a_task(ch: weft.Channel[str]) 
         assert_type(group.spawn(ch.recv, on="task"), weft.Process[str])
 
 
+async def what_returns_an_operation_gives_what_that_completes_with(ch: weft.Channel[str]) -> None:
+    async with weft.Group() as group:
+        assert_type(group.spawn(ch.send, "v"), weft.Process[None])
+        assert_type(group.spawn(ch.recv), weft.Process[str])
+        assert_type(group.spawn(ch.recv, on="thread"), weft.Process[str])
+        assert_type(group.spawn(ch.recv, on="greenlet"), weft.Process[str])
+        assert_type(group.spawn(ch.send, "v", on="task"), weft.Process[None])
+        assert_type(group.spawn(weft.sleep, 1), weft.Process[float])
+        group.spawn(ch.send, 3)  # type: ignore[arg-type]
+
+
 def spawn_checks_the_arguments(group: weft.Group) -> None:
     group.spawn(fetch)  # type: ignore[call-arg, arg-type]
     group.spawn(fetch, 1)  # type: ignore[arg-type]
