@@ -15,6 +15,7 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import platform
 import sys
 
 from benches.programs import PROGRAMS, Does, Program, Run, now
@@ -31,7 +32,8 @@ def percentiles(samples: list[int]) -> list[int] | None:
 def once(program: Program, does: Does, n: int, runner: asyncio.Runner) -> tuple[float, float, list[int]]:
     """One execution, checked: nanoseconds per message (wall, processor) and the samples."""
     gc.collect()
-    gc.freeze()  # what the libraries loaded is not walked again; collection stays on
+    if hasattr(gc, "freeze"):  # not on PyPy
+        gc.freeze()  # what the libraries loaded is not walked again; collection stays on
     if inspect.iscoroutinefunction(does.function):
 
         async def timed() -> tuple[Run, int, tuple[int, int]]:
@@ -66,7 +68,7 @@ def measure(program: Program, does: Does, n: int, seconds: float, runner: asynci
 
 def version(rival: Rival) -> str:
     if not rival.needs:
-        return f"CPython {sys.version.split()[0]}"
+        return f"{platform.python_implementation()} {platform.python_version()}"
     found = []
     for name in rival.needs:
         try:
