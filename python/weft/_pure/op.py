@@ -43,7 +43,7 @@ from weft._pure.waiting import Waiter, unlink
 from weft._results import Selected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Hashable, Iterator
+    from collections.abc import Callable, Coroutine, Generator, Hashable, Iterator
 
     from weft._pure.cases import OpCase
     from weft._pure.transaction import Transaction
@@ -76,6 +76,18 @@ def _applied(function: Callable[[Any], Any], given: Iterator[Any]) -> Any:
         # It would end the await or the iteration of who performs the operation, without a word (PEP 479).
         kind = "StopIteration" if isinstance(stop, StopIteration) else "StopAsyncIteration"
         raise RuntimeError(f"a function given to map() raised {kind}") from stop
+
+
+def _performed(op: Op, performing: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """What another scheduler does to perform it. Dropped in the middle, it is undone here: PyPy closes generators that it
+    collects, but no coroutines."""
+    try:
+        return (yield from performing.__await__())
+    except GeneratorExit:
+        op._undo()
+        raise
+    finally:
+        del op  # as in `_take`
 
 
 class Op(Waiter):
@@ -115,7 +127,7 @@ class Op(Waiter):
         self._check_fresh()
         perform_elsewhere = lowlevel.awaiting()
         if perform_elsewhere is not None:
-            return perform_elsewhere(self).__await__()  # type: ignore[no-any-return]
+            return _performed(self, perform_elsewhere(self))
         return home.perform(self)
 
     def wait(self, timeout: float | None = None) -> Any:
@@ -244,7 +256,11 @@ class Op(Waiter):
             self._given = iter((self._result(),))
         self._end()
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                # This frame is in its traceback, and the operation's channel may hold it.
+                del self, error
         functions = self._functions()
         assert self._given is not None
         if not functions:
