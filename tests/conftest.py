@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import textwrap
 
 import pytest
 import worlds
+
+# What a shell starts in the background ignores Ctrl-C, and so would the programs that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE = [name for name in worlds.SINGLES if not worlds.missing(name)]
 

@@ -181,7 +181,7 @@ def test_create_task_around_operations(looped):
             await ch.send(n)
         return [await task for task in tasks]
 
-    assert in_loop(looped, main) == [0, 1, 2]
+    assert sorted(in_loop(looped, main)) == [0, 1, 2]  # any of them may hand the loop back first (L13)
 
 
 def test_task_group(looped):
@@ -353,8 +353,8 @@ def test_after_a_resumption_each_task_sees_its_own_context(looped):
 
     async def receiver(n):
         var.set(n)
-        value = await ch.recv()
-        seen[value] = var.get()
+        await ch.recv()
+        seen[n] = var.get()
         var.set(("changed", n))
         await ch.recv()
         assert var.get() == ("changed", n)
@@ -742,10 +742,10 @@ def test_an_exception_in_a_resumed_task_is_the_tasks(looped):
     async def main():
         tasks = [asyncio.create_task(fails()), *(asyncio.create_task(performing(ch.recv())) for _ in range(3))]
         await until_async(lambda: parked(ch) == (0, 4))
-        for n in range(4):
-            ch.send_nowait(n)
+        for _ in range(4):
+            ch.send_nowait("v")
         answers = await asyncio.gather(*tasks, return_exceptions=True)
-        assert isinstance(answers[0], ZeroDivisionError) and answers[1:] == [1, 2, 3]
+        assert isinstance(answers[0], ZeroDivisionError) and answers[1:] == ["v"] * 3
 
     in_loop(looped, main)
 

@@ -1244,13 +1244,14 @@ def test_an_asyncio_loop_in_a_real_thread_talks_to_a_patched_program(python):
 def test_signals_reach_a_main_greenlet_that_is_parked(python):
     out = python(
         """
-        import os, signal, threading
+        import os, signal, threading, time
         import gevent, weft
 
         ch = weft.Channel()
         def interrupt():
             while not ch.statistics().parked_receivers:
-                pass
+                time.sleep(0.001)
+            time.sleep(0.2)  # it is asleep by now: L15 promises nothing of the instant before
             os.kill(os.getpid(), signal.SIGINT)
         threading.Thread(target=interrupt).start()
         try:

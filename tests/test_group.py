@@ -913,14 +913,23 @@ def test_a_child_can_cancel_its_group(arun):
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
 def test_a_group_can_be_cancelled_from_a_signal_handler(loop_run):
     groups = []
-    before = signal.signal(signal.SIGALRM, lambda *_: groups[-1].cancel())
+
+    def cancel(*_):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        groups[-1].cancel()
+
+    def start_timer():
+        # Until it is answered: the first may come just before the thread sleeps (L15).
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.1)
+
+    before = signal.signal(signal.SIGALRM, cancel)
     try:
 
         async def main():
             async with weft.Group() as group:
                 groups.append(group)
                 group.spawn(wait_for_ever)
-                signal.setitimer(signal.ITIMER_REAL, 0.005)
+                start_timer()
                 await wait_for_ever()
             assert group.cancelled
 
@@ -928,13 +937,13 @@ def test_a_group_can_be_cancelled_from_a_signal_handler(loop_run):
         with weft.Group() as group:
             groups.append(group)
             group.spawn(park)
-            signal.setitimer(signal.ITIMER_REAL, 0.005)
+            start_timer()
             park()
         assert group.cancelled
         with weft.Group() as group:
             groups.append(group)
             group.spawn(park)
-            signal.setitimer(signal.ITIMER_REAL, 0.005)
+            start_timer()
         assert group.cancelled
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -1982,7 +1991,7 @@ CTRL_C = """
         threading.Thread(target=press, daemon=True).start()
 
     def promptly():
-        return time.monotonic() - pressed < 0.5  # the 100 ms of L15 have a test of their own
+        return time.monotonic() - pressed < 2  # the 100 ms of L15 have a test of their own
 
     def parked(ch):
         return lambda: ch.statistics().parked_receivers
@@ -1994,8 +2003,10 @@ CTRL_C = """
         return any(isinstance(error, KeyboardInterrupt) for _, error in group._failures)
 
     log = []
+    begun = weft.Channel(2)
 
     def child():
+        begun.send_nowait(None)
         try:
             weft.never().wait()
         except weft.Cancelled:
@@ -2003,6 +2014,7 @@ CTRL_C = """
             raise
 
     async def task():
+        begun.send_nowait(None)
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
@@ -2026,6 +2038,7 @@ def test_ctrl_c_cancels_the_children_and_is_raised(ctrl_c, condition, wait):
             with weft.Group("mine") as group:
                 group.spawn(child)
                 group.spawn(task)
+                begun.recv().wait(), begun.recv().wait()
                 press_ctrl_c({condition})
                 {wait}
         except KeyboardInterrupt:
@@ -2091,6 +2104,7 @@ def test_ctrl_c_in_a_loop_cancels_the_children_and_is_raised(ctrl_c):
             async with weft.Group() as group:
                 group.spawn(child)
                 group.spawn(task)
+                await begun.recv(), await begun.recv()
                 press_ctrl_c(leaving)
         try:
             asyncio.run(main())

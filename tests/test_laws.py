@@ -1568,7 +1568,8 @@ L14 = {
         ch = weft.Channel(2)
         ch.send_nowait(Value()); ch.send_nowait(Value())
         del ch
-        gc.collect()
+        for _ in range(2):  # PyPy finalizes first the channel, next time what it held
+            gc.collect()
         assert len(deaths) == 2 and len(other) == 2
     """,
     "finaliser_that_switches_threads": """

@@ -842,6 +842,33 @@ def test_a_trio_scope_around_the_block_cancels_the_generator_first(log):
     in_trio(main)
 
 
+def test_a_cancellation_while_the_block_waits_for_the_cleanup_cancels_the_cleanup(arun, log):
+    @weft.producer
+    async def stuck():
+        try:
+            yield 1
+        finally:
+            try:
+                log.write("cleaning")
+                await weft.never()
+            except CANCELLED:
+                log.write("cancelled")
+                raise
+
+    async def consume():
+        async with stuck() as rx:
+            await rx.recv()
+
+    async def main():
+        async with weft.Group() as group:
+            group.spawn(consume)
+            await log.wait("cleaning")
+            group.cancel()
+        assert log == ["cleaning", "cancelled"]
+
+    arun(main)
+
+
 @both
 def test_a_cancelled_thread_cancels_its_producer(kind, log):
     def consume():

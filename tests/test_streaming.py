@@ -44,8 +44,10 @@ class Upstream:
 
     async def __aexit__(self, *_):
         assert asyncio.current_task() is self.task
-        await asyncio.sleep(0)  # a cleanup that has to wait
-        self.closed.set()
+        try:
+            await asyncio.sleep(0)  # a cleanup that has to wait
+        finally:
+            self.closed.set()  # aiohttp may tell of one client twice, and the second time hit this
 
     def __aiter__(self):
         return self
