@@ -12,6 +12,9 @@ blocks. A cancellation that is delivered later is not left to the task's own mar
 from __future__ import annotations
 
 import asyncio
+import atexit
+import sys
+import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 from weft._entry import running_loop
@@ -19,13 +22,68 @@ from weft._errors import Cancelled
 from weft._task import TaskProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from weft._group import Group
-    from weft._process import Process
+    from weft._process import PlacedProcess
 
-__all__ = ["AsyncioHost", "add", "settled"]
+__all__ = ["AsyncioHost", "add", "settled", "shows_processes"]
+
+# `asyncio.all_tasks` finds the tasks that are no `asyncio.Task` in a set of weak references. To have each process in there
+# would take as long as all else that is done for a process, and as much memory as half of the rest. So the set is told to
+# look at weft's own lists as well, by giving it another class.
+_REGISTRY = "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
+
+_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()  # those with groups of processes
+_probes: list[object] = []
+
+
+class _Registry(weakref.WeakSet[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
+        yield from tuple(_probes)
+        for loop in list(_loops):
+            yield from loop._weft_home._tasks()  # type: ignore[attr-defined]
+
+
+class _Probe:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self.loop
+
+    def done(self) -> bool:
+        return False
+
+
+def _give_back(registry: Any) -> None:
+    """As it was: asyncio's extension keeps the set for longer than a sub-interpreter lives, and would keep all of weft."""
+    registry.__class__ = weakref.WeakSet
+
+
+def shows_processes(loop: asyncio.AbstractEventLoop) -> bool:
+    """Have `asyncio.all_tasks` find the processes of a loop in weft's own lists. False: it does not."""
+    if loop in _loops:
+        return True
+    registry: Any = getattr(asyncio.tasks, _REGISTRY, None)
+    kind: type[Any] = registry.__class__
+    if kind is weakref.WeakSet:
+        registry.__class__ = _Registry
+        atexit.register(_give_back, registry)
+    elif kind is not _Registry:
+        return False
+    probe = _Probe(loop)
+    _probes.append(probe)
+    try:
+        found: set[Any] = {*asyncio.all_tasks(loop)}
+        shown = probe in found
+    finally:
+        _probes.remove(probe)
+    if shown:
+        _loops.add(loop)
+    return shown
 
 
 class AsyncioHost:
@@ -38,34 +96,34 @@ class AsyncioHost:
         if owner is None:
             raise RuntimeError("`async with weft.Group()` needs a task, and this is a callback of the loop")
         self._group = group
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._owner: asyncio.Task[Any] | None = owner
         self._cancelling = owner.cancelling()  # the owner's count of cancellations on entering
         self._in_body = True
         self._interrupted = False  # the body was cancelled by this group
         self._timer: asyncio.TimerHandle | None = None
 
-    def process(self, group: Group, name: str, spawner: FrameType) -> Process[Any]:
+    def process(self, group: Group, name: str, spawner: FrameType) -> PlacedProcess[Any]:
         """A task in this loop."""
-        return TaskProcess(group, name, spawner, self._loop)
+        return TaskProcess(group, name, spawner, self.loop)
 
     def call(self, call: Callable[[], object]) -> None:
         """Now when this thread runs the loop, else soon."""
         try:
-            if running_loop() is self._loop:
+            if running_loop() is self.loop:
                 call()
                 # The caller may be a signal handler, and the loop asleep.
-                self._loop.call_soon_threadsafe(_nothing)
+                self.loop.call_soon_threadsafe(_nothing)
             else:
-                self._loop.call_soon_threadsafe(call)
+                self.loop.call_soon_threadsafe(call)
         except RuntimeError:
-            if not self._loop.is_closed():
+            if not self.loop.is_closed():
                 raise
             # Nothing of this group runs in it any more.
 
     def is_over(self) -> bool:
         """See `Host`."""
-        return self._loop.is_closed() or (self._group._in_main_thread and not self._loop.is_running())
+        return self.loop.is_closed() or (self._group._in_main_thread and not self.loop.is_running())
 
     def abort_body(self) -> None:
         """Cancel the owner, once, if it is in the body."""
@@ -79,7 +137,7 @@ class AsyncioHost:
             self._timer.cancel()
             self._timer = None
         if seconds is not None:
-            self._timer = self._loop.call_later(seconds, self._group.cancel)
+            self._timer = self.loop.call_later(seconds, self._group.cancel)
 
     async def leave(self, error: BaseException | None) -> bool | None:
         """See `Host`."""
@@ -126,7 +184,7 @@ class AsyncioHost:
             if pending and cancellation is not None and verdict is not cancellation:
                 # An error takes the place of the cancellation, which comes at the next suspension (unless that is for an
                 # operation of weft's which is met before the loop calls: then at the one after it).
-                self._loop.call_soon(_cancel_again, self._owner, self._owner.cancelling())
+                self.loop.call_soon(_cancel_again, self._owner, self._owner.cancelling())
             return group._leave(verdict, error)
         except BaseException:
             group._abort()  # for when this coroutine is destroyed while it waits

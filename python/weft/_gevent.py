@@ -37,7 +37,7 @@ from greenlet import getcurrent
 from weft import lowlevel
 from weft._entry import running_loop
 from weft._errors import BlockingInLoopError, Cancelled
-from weft._process import Process
+from weft._process import PlacedProcess
 from weft._weft import Op, _scheduler_here
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ class _Child(_Greenlet):
     process: GreenletProcess[Any]
 
 
-class GreenletProcess(Process[T]):
+class GreenletProcess(PlacedProcess[T]):
     """A greenlet of the thread that spawned it, under a scope of its own.
 
     Cancelling it makes the operation it is parked on raise `Cancelled`, or kills it, with `GreenletExit`, when it is

@@ -1,10 +1,10 @@
 """A group: processes that start together and end together.
 
 True whenever the lock is free:
-  1. Every process that was spawned and has not ended is in `_children`, and no other is. A finished one is forgotten.
-  2. `_state` becomes `_ENDED` when `_children` is empty, and no process is added after that. (It also does when the
-     wait for them is broken off: by a second Ctrl-C in a `with`, or because the coroutine with the `async with` is
-     destroyed.)
+  1. Every process that was spawned and has not ended is in `_children`, or in the extension's own list, `_tasks`, and no
+     other is. A finished one is forgotten.
+  2. `_state` becomes `_ENDED` when both are empty, and no process is added after that. (It also does when the wait for
+     them is broken off: by a second Ctrl-C in a `with`, or because the coroutine with the `async with` is destroyed.)
   3. Once `_aborting` is set it stays. Every child that was there has been, or is about to be, told to end; every later
       one never starts.
   4. `_gate` is there while the owner waits for the last child, and goes with it.
@@ -30,25 +30,26 @@ from __future__ import annotations
 import sys
 from contextvars import Context
 from functools import partial
-from itertools import count
 from math import inf
 from threading import RLock, Thread, current_thread, get_ident, main_thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, TypeVarTuple
 
 from weft._entry import is_async, reject_coroutine, running_loop
 from weft._errors import BlockingInLoopError, Cancelled
 from weft._process import HostProcess
+from weft._task import steps_processes
 from weft._thread import ThreadProcess
-from weft._weft import Channel, Scope, _scheduler_here
+from weft._weft import Channel, Scope, _Group, _scheduler_here
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    import asyncio
+    from collections.abc import Callable
     from types import FrameType, TracebackType
     from typing import Protocol
 
-    from weft._process import Process
-    from weft._weft import Op
+    from weft._process import PlacedProcess, Process
+    from weft._weft import Task
 
     class Host(Protocol):
         """What a group entered by `async with` asks of its owner's scheduler. `_abort_body` and `arm` are called in its
@@ -56,7 +57,12 @@ if TYPE_CHECKING:
 
         place: str
 
-        def process(self, group: Group, name: str, spawner: FrameType) -> Process[Any]:
+        @property
+        def loop(self) -> asyncio.AbstractEventLoop | None:
+            """asyncio's, if it is that."""
+            ...
+
+        def process(self, group: Group, name: str, spawner: FrameType) -> PlacedProcess[Any]:
             """A child, not started yet, that will be a task."""
             ...
 
@@ -93,7 +99,7 @@ _NAMED_AT_MOST = 8  # processes in the message of an ExceptionGroup
 _NEW, _OPEN, _ENDED = "not entered", "open", "ended"
 
 
-class Group:
+class Group(_Group):
     """Processes that belong together: the block is left when all of them have ended, and not before.
 
         async with weft.Group() as g:                # in asyncio or trio; in a plain thread: with weft.Group() as g
@@ -128,8 +134,7 @@ class Group:
         self._name = name
         self._lock = RLock()
         self._state = _NEW
-        self._children: set[Process[Any]] = set()
-        self._numbers = count(1)
+        self._children: set[PlacedProcess[Any]] = set()
         self._failures: list[tuple[str | None, BaseException]] = []  # in order of time; None is the body
         self._cancelled = False  # by `cancel`, or by its own deadline
         self._aborting = False  # the children are being cancelled, whatever for
@@ -154,74 +159,17 @@ class Group:
 
     # Spawning
 
-    @overload
-    def spawn(
+    def _spawn(
         self,
-        fn: Callable[[*Ts], Coroutine[Any, Any, T]],
+        caller: FrameType,
+        fn: Callable[..., Any],
         /,
-        *args: *Ts,
-        on: Literal["task", "thread"] | None = None,
-        name: str | None = None,
-        context: Context | None = None,
-    ) -> Process[T]: ...
-    @overload
-    def spawn(
-        self,
-        fn: Callable[[*Ts], Awaitable[T]],
-        /,
-        *args: *Ts,
-        on: Literal["task"],
-        name: str | None = None,
-        context: Context | None = None,
-    ) -> Process[T]: ...
-    @overload
-    def spawn(
-        self,
-        fn: Callable[[*Ts], Op[T]],
-        /,
-        *args: *Ts,
-        on: Literal["thread", "greenlet"] | None = None,
-        name: str | None = None,
-        context: Context | None = None,
-    ) -> Process[T]: ...
-    @overload
-    def spawn(
-        self,
-        fn: Callable[[*Ts], T],
-        /,
-        *args: *Ts,
-        on: Literal["thread", "greenlet"] | None = None,
-        name: str | None = None,
-        context: Context | None = None,
-    ) -> Process[T]: ...
-    def spawn(
-        self,
-        fn: Callable[[*Ts], Any],
-        /,
-        *args: *Ts,
+        *args: Any,
         on: str | None = None,
         name: str | None = None,
         context: Context | None = None,
     ) -> Process[Any]:
-        """Start `fn(*args)` as a process of this group.
-
-        Args:
-            fn: an `async def`, not yet called, or any other callable. Keyword arguments: use `functools.partial`. When
-                it returns an operation, the process performs that: `g.spawn(ch.send, 3)` sends 3.
-            on: "task", in the loop (or trio's run) the group was entered in; "thread"; or "greenlet", of gevent, in the
-                thread that spawns. None: a task for an `async def` when there is that loop, else a thread. A thread
-                runs an `async def` in an asyncio loop of its own.
-            name: for messages; else the function's name with a number.
-            context: the context variables it runs with, a copy of them; else of the caller's.
-
-        In a group that is being cancelled it is not started, and counts as cancelled. Its thread is not a daemon.
-
-        Raises:
-            RuntimeError: the group was not entered yet, or has ended.
-            TypeError: `fn` cannot be called, or was called already; `context` is no context.
-            ValueError: there is no such place to run it on.
-        """
-        caller = sys._getframe(1)
+        """What `spawn` does where there is no quicker way."""
         reject_coroutine(fn, "g.spawn(f, x)")
         if context is not None and not isinstance(context, Context):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"context must be a contextvars.Context or None, not {type(context).__name__}")
@@ -241,10 +189,10 @@ class Group:
             raise ValueError(f"on='greenlet' takes a plain function; {fn!r} is an `async def`")
         else:
             place = on
-        number = next(self._numbers)
+        number = self._number()
         if name is None:
             name = f"{_function_name(fn)}-{number}"
-        process: Process[Any]
+        process: PlacedProcess[Any]
         if place == "task":
             assert host is not None
             process = host.process(self, name, caller)
@@ -275,12 +223,14 @@ class Group:
             raise
         return process
 
+    _spawn.__qualname__ = "Group.spawn"  # for the messages of a wrong call
+
     def _not_open(self) -> RuntimeError:
         if self._state is _NEW:
             return RuntimeError(f"group {self._name!r} was not entered yet: spawn inside `async with` or `with`")
         return RuntimeError(f"group {self._name!r} has ended: nothing can be spawned in it any more")
 
-    def _ended(self, process: Process[Any], error: BaseException | None) -> None:
+    def _ended(self, process: PlacedProcess[Any], error: BaseException | None) -> None:
         """Called by each process as its last act, in whatever thread it ran."""
         if error is not None:
             _note(error, f"in process {process._name!r} ({process._place}), spawned at {process._spawned_at()}")
@@ -299,10 +249,32 @@ class Group:
                 before.join()
         self._forget(process)
 
-    def _forget(self, process: Process[Any]) -> None:
+    def _forget(self, process: PlacedProcess[Any]) -> None:
         gate = None
         with self._lock:
             self._children.discard(process)
+            if not self._children:
+                if self._count:
+                    self._awaited = True
+                else:
+                    gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.close()
+
+    # The tasks that the extension spawned: it counts them itself, and calls these.
+
+    def _task_failed(self, task: Task[Any]) -> None:
+        error = task._exception
+        assert error is not None
+        _note(error, f"in process {task.get_name()!r} (task), spawned at {task._spawned_at()}")
+        with self._lock:
+            self._failures.append((task.get_name(), error))
+        error = None
+        self._abort()
+
+    def _tasks_ended(self) -> None:
+        gate = None
+        with self._lock:
             if not self._children:
                 gate, self._gate = self._gate, None
         if gate is not None:
@@ -343,6 +315,7 @@ class Group:
             if self._aborting or self._state is not _OPEN:
                 return
             self._aborting = True
+            self._spawns_here = False
             children = list(self._children)
         self._scope.cancel()
         for child in children:
@@ -361,6 +334,7 @@ class Group:
         for child in list(self._children):
             if isinstance(child, HostProcess):
                 child._cancel_task()
+        self._cancel_tasks()
         self._host.abort_body()
 
     # The deadline. A parked thread keeps it by itself, through the scope; a loop with a timer.
@@ -431,9 +405,12 @@ class Group:
         group."""
         gate: Channel[NoReturn] = Channel(name=f"the processes of group {self._name!r}")
         with self._lock:
-            if not self._children:
+            # No call is made in these lines: a signal handler that spawns comes before them, or after.
+            if not self._children and not self._count:
                 self._state = _ENDED
+                self._spawns_here = False
                 return None
+            self._awaited = True
             self._gate = gate
         return gate
 
@@ -481,6 +458,12 @@ class Group:
                 "`with`"
             )
         self._enter(host)
+        if host.loop is not None and steps_processes(host.loop):
+            from weft._asyncio import shows_processes
+
+            self._accept(host.loop)
+            if not shows_processes(host.loop):
+                self._spawns_here = False  # each is to be registered
         self._apply_early_requests()
         return self
 
@@ -496,6 +479,7 @@ class Group:
             return await self._host.leave(error)
         finally:
             self._state = _ENDED
+            self._spawns_here = False
             # The frame stays in the traceback of what is raised, and must not lead back to it.
             error = None
 
@@ -586,7 +570,7 @@ class Group:
 
     def __repr__(self) -> str:
         state = "being cancelled" if self._aborting and self._state is _OPEN else self._state
-        return f"<weft.Group {self._name!r} {state}, {len(self._children)} running>"
+        return f"<weft.Group {self._name!r} {state}, {len(self._children) + self._count} running>"
 
 
 async def _make_host(scheduler: object, group: Group) -> Host:

@@ -11,23 +11,31 @@ Everything here happens in the loop's thread but `__init__`, `cancel` and `_star
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weft._entry import running_loop
 from weft._errors import Cancelled
 from weft._process import HostProcess
+from weft._weft import _steps_tasks
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
     from types import FrameType
 
     from weft._group import Group
+    from weft._weft import Task
 
-__all__ = ["TaskProcess", "awaited"]
+__all__ = ["TaskProcess", "awaited", "steps_processes"]
 
 T = TypeVar("T")
+
+
+def steps_processes(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether processes in this loop are tasks of ours. With a task factory they are what that makes; in debug mode they
+    are asyncio's own, which know where they were made."""
+    return _steps_tasks and loop.get_task_factory() is None and not loop.get_debug()
 
 
 class TaskProcess(HostProcess[T]):
@@ -38,7 +46,7 @@ class TaskProcess(HostProcess[T]):
     def __init__(self, group: Group, name: str, spawner: FrameType, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(group, name, spawner)
         self._loop = loop
-        self._task: asyncio.Task[T] | None = None
+        self._task: asyncio.Task[T] | Task[T] | None = None
 
     def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
         # An `async def` is called here, where wrong arguments are the caller's own TypeError. Anything else would run
@@ -68,8 +76,18 @@ class TaskProcess(HostProcess[T]):
             self._finish(error=error)
 
     def _make_task(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        loop = self._loop
+        # A function that is only marked as a coroutine function may have given anything: asyncio refuses it.
+        is_one = isinstance(coroutine, Coroutine)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if is_one and steps_processes(loop):
+            from weft._weft import Task
+
+            self._task = Task(coroutine, loop, self._name, self)
+            if self._cancel_asked:  # by a signal handler, when there was no task to cancel yet
+                self._task.cancel()
+            return
         # No `name=` and no `context=`: task factories written for older Pythons take neither.
-        task = self._loop.create_task(coroutine)
+        task = loop.create_task(coroutine)
         if task.done():  # an eager one
             self._on_done(task)
             return
@@ -84,7 +102,7 @@ class TaskProcess(HostProcess[T]):
         if self._task is not None:
             self._task.cancel()
 
-    def _on_done(self, task: asyncio.Task[T]) -> None:
+    def _on_done(self, task: asyncio.Task[T] | Task[T]) -> None:
         self._task = None
         if task.cancelled():
             self._finish(cancelled=True)

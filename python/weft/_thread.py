@@ -30,7 +30,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from weft._errors import Cancelled
-from weft._process import Process
+from weft._process import PlacedProcess
 from weft._weft import Op, Scope
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _lose_group(process: ThreadProcess[Any], _: object) -> None:
     process.cancel()
 
 
-class ThreadProcess(Process[T]):
+class ThreadProcess(PlacedProcess[T]):
     """A thread, with a loop of its own when it runs a coroutine."""
 
     __slots__ = ("_abandoned", "_chosen", "_job", "_loop", "_running", "_scope", "_task", "_timer")

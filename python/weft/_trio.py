@@ -253,6 +253,7 @@ class TrioHost:
     """
 
     place = "task"
+    loop = None
 
     def __init__(self, group: Group) -> None:
         self._group = group

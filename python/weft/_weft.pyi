@@ -1,19 +1,39 @@
 """The types of the extension module. This file is also the home of their docstrings: the build copies them into the
 module."""
 
-from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
+from asyncio import AbstractEventLoop
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Sequence
+from contextvars import Context
 from types import GenericAlias, TracebackType
-from typing import Any, Generic, Literal, Never, Protocol, Self, TypeVar, final, overload, type_check_only
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    Never,
+    NoReturn,
+    Protocol,
+    Self,
+    TypeVar,
+    TypeVarTuple,
+    final,
+    overload,
+    type_check_only,
+)
 
+from weft._group import Group
+from weft._process import Process
 from weft._results import Selected as Selected
 from weft._results import Statistics
+from weft._task_methods import TaskMethods
 
 __version__: str
+_steps_tasks: bool
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 _T_contra = TypeVar("_T_contra", contravariant=True)
 _U = TypeVar("_U")
+_Ts = TypeVarTuple("_Ts")
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 _C = TypeVar("_C")
@@ -413,6 +433,110 @@ class Barrier:
     @property
     def waiting(self) -> int:
         """How many are there now."""
+
+class _Group:
+    """What of `Group` the extension does. Private to the package."""
+
+    @overload
+    def spawn(
+        self,
+        fn: Callable[[*_Ts], Coroutine[Any, Any, _T]],
+        /,
+        *args: *_Ts,
+        on: Literal["task", "thread"] | None = None,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Process[_T]:
+        """Start `fn(*args)` as a process of this group.
+
+        Args:
+            fn: an `async def`, not yet called, or any other callable. Keyword arguments: use `functools.partial`. When
+                it returns an operation, the process performs that: `g.spawn(ch.send, 3)` sends 3.
+            on: "task", in the loop (or trio's run) the group was entered in; "thread"; or "greenlet", of gevent, in the
+                thread that spawns. None: a task for an `async def` when there is that loop, else a thread. A thread
+                runs an `async def` in an asyncio loop of its own.
+            name: for messages; else the function's name with a number.
+            context: the context variables it runs with, a copy of them; else of the caller's.
+
+        In a group that is being cancelled it is not started, and counts as cancelled. Its thread is not a daemon.
+
+        Raises:
+            RuntimeError: the group was not entered yet, or has ended.
+            TypeError: `fn` cannot be called, or was called already; `context` is no context.
+            ValueError: there is no such place to run it on.
+        """
+
+    @overload
+    def spawn(
+        self,
+        fn: Callable[[*_Ts], Awaitable[_T]],
+        /,
+        *args: *_Ts,
+        on: Literal["task"],
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Process[_T]: ...
+    @overload
+    def spawn(
+        self,
+        fn: Callable[[*_Ts], Op[_T]],
+        /,
+        *args: *_Ts,
+        on: Literal["thread", "greenlet"] | None = None,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Process[_T]: ...
+    @overload
+    def spawn(
+        self,
+        fn: Callable[[*_Ts], _T],
+        /,
+        *args: *_Ts,
+        on: Literal["thread", "greenlet"] | None = None,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> Process[_T]: ...
+    def _number(self) -> int: ...
+    def _accept(self, loop: AbstractEventLoop, /) -> None: ...
+    def _cancel_tasks(self) -> None: ...
+    _spawns_here: bool
+    _awaited: bool
+    @property
+    def _count(self) -> int: ...
+    @property
+    def _tasks(self) -> list[Task[Any]]: ...
+
+@final
+class Task(TaskMethods, Generic[_T]):
+    """The task of a process in an asyncio loop. To the program it is an `asyncio.Task`. Private to the package."""
+
+    def __new__(cls, coroutine: Coroutine[Any, Any, _T], loop: AbstractEventLoop, name: str, owner: object) -> Self: ...
+    def done(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def cancel(self, msg: object = None) -> bool: ...
+    def cancelling(self) -> int: ...
+    def uncancel(self) -> int: ...
+    def result(self) -> _T: ...
+    def exception(self) -> BaseException | None: ...
+    def get_loop(self) -> AbstractEventLoop: ...
+    def get_coro(self) -> Coroutine[Any, Any, _T]: ...
+    def get_context(self) -> Context: ...
+    def get_name(self) -> str: ...
+    def set_name(self, name: object, /) -> None: ...
+    def add_done_callback(self, fn: Callable[[Self], object], *, context: Context | None = None) -> None: ...
+    def _wakeup(self, future: object, /) -> None: ...
+    def _join(self, over: Channel[NoReturn], /) -> Channel[NoReturn] | None: ...
+    def _end(self) -> None: ...
+    def _spawned_at(self) -> str: ...
+    _asked: bool
+    @property
+    def _exception(self) -> BaseException | None: ...
+    @property
+    def _result(self) -> _T: ...
+    @property
+    def _traceback(self) -> TracebackType | None: ...
+    @property
+    def _group(self) -> Group | None: ...
 
 @final
 class Scope:

@@ -491,6 +491,23 @@ pub unsafe fn make_subtype(
     unsafe { from_spec(module, name, 0, flags, bases.as_ptr(), slots) }
 }
 
+/// A heap type with fields of its own after those of its base; immutable.
+///
+/// # Safety
+/// The slots are those of an object whose struct has `size` bytes; `base` is a class without fields.
+pub unsafe fn make_subtype_of_size(
+    module: *mut PyObject,
+    name: &'static CStr,
+    size: usize,
+    base: &Owned,
+    flags: u64,
+    slots: Vec<c::PyType_Slot>,
+) -> Py<Owned> {
+    let bases = tuple(vec![base.clone()])?;
+    // SAFETY: the caller's promise.
+    unsafe { from_spec(module, name, size, flags, bases.as_ptr(), slots) }
+}
+
 /// # Safety
 /// As for `make_type`; `bases` is null or a tuple of types.
 unsafe fn from_spec(
@@ -701,6 +718,38 @@ pub mod thread_lock {
 unsafe extern "C" {
     fn PyContext_Exit(context: *mut PyObject) -> c_int;
     fn PyContext_Enter(context: *mut PyObject) -> c_int;
+    static mut PyMethod_Type: c::PyTypeObject;
+    fn PyMethod_Function(method: *mut PyObject) -> *mut PyObject;
+}
+
+/// The function that a bound method calls, else the object itself. Borrowed.
+///
+/// # Safety
+/// A live object.
+#[inline]
+pub unsafe fn function_of(callable: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    unsafe { if c::Py_TYPE(callable) == &raw mut PyMethod_Type { PyMethod_Function(callable) } else { callable } }
+}
+
+/// Makes this the thread's current context.
+///
+/// # Safety
+/// A live `contextvars.Context`, which nobody has entered.
+#[inline]
+pub unsafe fn enter_context(context: *mut PyObject) -> Py<()> {
+    // SAFETY: the caller's promise.
+    check(unsafe { PyContext_Enter(context) }).map(drop)
+}
+
+/// Leaves it again.
+///
+/// # Safety
+/// The one that was entered last.
+#[inline]
+pub unsafe fn exit_context(context: *mut PyObject) -> Py<()> {
+    // SAFETY: the caller's promise.
+    check(unsafe { PyContext_Exit(context) }).map(drop)
 }
 
 /// `context.run(callable, argument)`, without the method call.

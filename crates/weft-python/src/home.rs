@@ -11,6 +11,7 @@
 //! operations parked is garbage together with them. (Not a dictionary with weak keys: what is parked leads to its task, hence to the loop, and
 //! would keep its own key alive.)
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -19,9 +20,11 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
+use crate::group::GroupObject;
 use crate::io;
 use crate::op::OpObject;
 use crate::state::{Ref, SLICE_NANOSECONDS, State};
+use crate::task::{Current, TaskObject};
 
 /// `weft._weft._Home`.
 #[repr(C)]
@@ -31,11 +34,32 @@ pub struct HomeObject {
     /// A callback of the loop's is running ours: it will look at its queue before it sleeps.
     turning: AtomicBool,
     inner: Mutex<Inner>,
+    /// The first of the groups whose processes are tasks of ours, as a list without references: a group takes itself out.
+    groups: Cell<*mut GroupObject>,
+}
+
+/// What is to be stepped, with a reference.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    /// Whoever awaited this operation, which is decided.
+    Op(*mut OpObject),
+    Task(*mut PyObject),
+}
+
+impl Ready {
+    fn as_ptr(&self) -> *mut PyObject {
+        match *self {
+            Self::Op(op) => op.cast(),
+            Self::Task(task) => task,
+        }
+    }
 }
 
 struct Inner {
-    /// Decided operations, each with a reference.
-    ready: VecDeque<*mut OpObject>,
+    /// Decided operations, and tasks that are to go on, each with a reference.
+    ready: VecDeque<Ready>,
+    /// Tasks that gave the loop a turn before they go on.
+    deferred: VecDeque<Ready>,
     /// A drain is on its way, or running.
     scheduled: bool,
     /// Deadline (nanoseconds of the loop's clock) and serial number; the operation (with a reference) and the case.
@@ -116,8 +140,10 @@ impl HomeObject {
                 let this: *mut Self = home.as_ptr().cast();
                 (&raw mut (*this).weak_loop).write(weak_loop);
                 (&raw mut (*this).turning).write(AtomicBool::new(false));
+                (&raw mut (*this).groups).write(Cell::new(ptr::null_mut()));
                 (&raw mut (*this).inner).write(Mutex::new(Inner {
                     ready: VecDeque::new(),
+                    deferred: VecDeque::new(),
                     scheduled: false,
                     timers: BTreeMap::new(),
                     serial: 0,
@@ -134,9 +160,32 @@ impl HomeObject {
         }
     }
 
-    #[cfg(not(Py_GIL_DISABLED))]
-    fn is_of(&self, event_loop: *mut PyObject) -> bool {
+    pub fn is_of(&self, event_loop: *mut PyObject) -> bool {
         self.event_loop().is_some_and(|mine| mine.as_ptr() == event_loop)
+    }
+
+    pub fn add_group(&self, group: &GroupObject) {
+        let this = ptr::from_ref(group).cast_mut();
+        let next = self.groups.replace(this);
+        group.next_group.set(next);
+        // SAFETY: null, or a live group.
+        if let Some(next) = unsafe { next.as_ref() } {
+            next.previous_group.set(this);
+        }
+    }
+
+    pub fn remove_group(&self, group: &GroupObject) {
+        let (previous, next) = (group.previous_group.get(), group.next_group.get());
+        // SAFETY: null, or live groups.
+        unsafe {
+            match previous.as_ref() {
+                Some(previous) => previous.next_group.set(next),
+                None => self.groups.set(next),
+            }
+            if let Some(next) = next.as_ref() {
+                next.previous_group.set(previous);
+            }
+        }
     }
 
     pub fn event_loop(&self) -> Option<Owned> {
@@ -165,25 +214,50 @@ impl HomeObject {
 
     /// Queues a decided operation, taking over a reference. `Err` gives it back when the loop is closed.
     pub fn push(&self, op: *mut OpObject) -> Result<(), *mut OpObject> {
+        if self.queue(Ready::Op(op)) { Ok(()) } else { Err(op) }
+    }
+
+    /// Queues a new task.
+    pub fn begin(&self, task: Owned) -> Py<()> {
+        if self.queue(Ready::Task(task.as_ptr())) {
+            std::mem::forget(task);
+            return Ok(());
+        }
+        Err(ffi::runtime_error("Event loop is closed"))
+    }
+
+    /// Queues a task that is being stepped, behind a turn of the loop.
+    pub fn defer(&self, task: Owned) -> Py<()> {
         let first = {
             let mut inner = self.inner();
-            inner.ready.push_back(op);
+            inner.deferred.push_back(Ready::Task(task.into_ptr()));
+            !std::mem::replace(&mut inner.scheduled, true)
+        };
+        if first && !self.schedule() {
+            self.abandon();
+        }
+        Ok(())
+    }
+
+    /// Takes over a reference. `false`: the loop is closed, and the reference still the caller's.
+    fn queue(&self, ready: Ready) -> bool {
+        let first = {
+            let mut inner = self.inner();
+            inner.ready.push_back(ready);
             !std::mem::replace(&mut inner.scheduled, true)
         };
         if first && !self.schedule() {
             let found = {
                 let mut inner = self.inner();
                 inner.scheduled = false;
-                let at = inner.ready.iter().rposition(|queued| *queued == op);
+                let at = inner.ready.iter().rposition(|queued| *queued == ready);
                 at.and_then(|at| inner.ready.remove(at))
             };
             // Those that came while we found out relied on us.
             self.abandon();
-            if found.is_some() {
-                return Err(op);
-            }
+            return found.is_none();
         }
-        Ok(())
+        true
     }
 
     /// Has the loop call a drain. `false`: it is closed.
@@ -302,6 +376,13 @@ impl HomeObject {
     /// Steps the tasks of all decided operations, for at most a millisecond.
     fn run(&self) -> Py<()> {
         let _turn = self.turn();
+        // SAFETY: a live object of ours.
+        let state = unsafe { State::of(self.as_ptr()) };
+        let Some(event_loop) = self.event_loop() else {
+            self.abandon();
+            return Ok(());
+        };
+        let mut current = Current::new(state, &event_loop);
         let start = Instant::now();
         let mut steps = 0_u32;
         loop {
@@ -313,39 +394,67 @@ impl HomeObject {
                 }
                 next
             };
-            let Some(op) = next else {
-                return Ok(());
+            let Some(next) = next else {
+                drop(current);
+                return self.end_turn();
             };
             // SAFETY: the queue held a reference, which is now ours.
-            let op = unsafe { Owned::from_new(op.cast())? };
-            // SAFETY: an operation.
-            let this = unsafe { OpObject::of(op.as_ptr()) };
-            match this.take_callback() {
-                None => this.set_missed(),
-                Some((callback, context)) => {
-                    let stepped = this.wakes_with(&callback).and_then(|future| {
-                        // SAFETY: live objects; the context is the task's.
-                        unsafe { ffi::call_in_context(context.as_ptr(), callback.as_ptr(), future) }
-                    });
-                    if stepped.is_err() {
-                        self.failed(&callback)?;
+            let held = unsafe { Owned::from_new(next.as_ptr())? };
+            match next {
+                Ready::Task(task) => {
+                    // SAFETY: a task, held.
+                    if unsafe { TaskObject::of(task) }.step(&mut current, None).is_err() {
+                        self.failed(&held)?;
+                    }
+                }
+                Ready::Op(op) => {
+                    // SAFETY: an operation, held.
+                    let op = unsafe { &*op };
+                    match op.take_callback() {
+                        None => op.set_missed(),
+                        Some((callback, context)) => {
+                            if self.resume(&mut current, op, &callback, context).is_err() {
+                                self.failed(&callback)?;
+                            }
+                        }
                     }
                 }
             }
-            drop(op);
+            drop(held);
             steps += 1;
             if steps.is_multiple_of(STEPS) && start.elapsed().as_nanos() as u64 > SLICE_NANOSECONDS {
-                let more = {
-                    let mut inner = self.inner();
-                    inner.scheduled = !inner.ready.is_empty();
-                    inner.scheduled
-                };
-                if more && !self.schedule() {
-                    self.abandon();
-                }
-                return Ok(());
+                drop(current);
+                return self.end_turn();
             }
         }
+    }
+
+    /// Gives the loop its turn; when something is left to step, it calls again.
+    fn end_turn(&self) -> Py<()> {
+        let more = {
+            let mut inner = self.inner();
+            let Inner { ready, deferred, .. } = &mut *inner;
+            ready.append(deferred);
+            inner.scheduled = !inner.ready.is_empty();
+            inner.scheduled
+        };
+        if more && !self.schedule() {
+            self.abandon();
+        }
+        Ok(())
+    }
+
+    /// Goes on with whoever awaited this operation.
+    #[inline]
+    fn resume(&self, current: &mut Current<'_>, op: &OpObject, callback: &Owned, context: Option<Owned>) -> Py<()> {
+        let Some(context) = context else {
+            // SAFETY: a callback without a context is a task of ours.
+            return unsafe { TaskObject::of(callback.as_ptr()) }.step(current, None);
+        };
+        current.set(None)?;
+        let future = op.wakes_with(callback)?;
+        // SAFETY: live objects; the context is the task's.
+        unsafe { ffi::call_in_context(context.as_ptr(), callback.as_ptr(), future) }.map(drop)
     }
 
     /// A step raised: as a loop's own handle would, end the loop on `SystemExit` and `KeyboardInterrupt`, report anything else.
@@ -356,13 +465,10 @@ impl HomeObject {
             if c::PyErr_ExceptionMatches(c::PyExc_SystemExit) != 0
                 || c::PyErr_ExceptionMatches(c::PyExc_KeyboardInterrupt) != 0
             {
-                let more = {
-                    let mut inner = self.inner();
-                    inner.scheduled = !inner.ready.is_empty();
-                    inner.scheduled
-                };
-                if more && !self.schedule() {
-                    self.abandon();
+                let raised = ffi::take_error();
+                self.end_turn()?;
+                if let Some(raised) = raised {
+                    ffi::restore_error(raised);
                 }
                 return Err(Raised);
             }
@@ -394,19 +500,21 @@ impl HomeObject {
     fn abandon(&self) {
         let _aside = ffi::Aside::new();
         loop {
-            let op = {
+            let next = {
                 let mut inner = self.inner();
                 inner.scheduled = false;
-                inner.ready.pop_front()
+                inner.ready.pop_front().or_else(|| inner.deferred.pop_front())
             };
-            let Some(op) = op else {
+            let Some(next) = next else {
                 return;
             };
             // SAFETY: the queue's reference, now ours.
-            if let Ok(op) = unsafe { Owned::from_new(op.cast()) } {
-                // SAFETY: an operation.
-                unsafe { OpObject::of(op.as_ptr()) }.abandon_and_give_back();
+            let held = unsafe { Owned::from_nullable(next.as_ptr()) };
+            if let Ready::Op(op) = next {
+                // SAFETY: an operation, held.
+                unsafe { &*op }.abandon_and_give_back();
             }
+            drop(held);
         }
     }
 
@@ -757,6 +865,21 @@ unsafe extern "C" fn fire(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject
     })
 }
 
+/// `_tasks()`: the processes of its groups that are not done.
+unsafe extern "C" fn tasks(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        let mut all = Vec::new();
+        // SAFETY: see `fire`; live groups. Nothing that runs here makes or ends one.
+        let mut at = unsafe { HomeObject::of(slf) }.groups.get();
+        // SAFETY: as above.
+        while let Some(group) = unsafe { at.as_ref() } {
+            all.extend(group.tasks());
+            at = group.next_group.get();
+        }
+        ffi::list(all)
+    })
+}
+
 unsafe extern "C" fn deliver(slf: *mut PyObject, task: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `fire`.
@@ -771,7 +894,7 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         let home = HomeObject::of(slf);
         let mut objects = vec![c::Py_TYPE(slf).cast(), home.weak_loop.as_ptr()];
         if let Ok(inner) = home.inner.try_lock() {
-            objects.extend(inner.ready.iter().map(|op| op.cast::<PyObject>()));
+            objects.extend(inner.ready.iter().chain(&inner.deferred).map(Ready::as_ptr));
             objects.extend(inner.timers.values().map(|(op, _)| op.cast::<PyObject>()));
             for op in &inner.standing {
                 objects.extend([op.cast::<PyObject>(); 2]);
@@ -848,7 +971,10 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
 /// Makes both types.
 pub fn make_types(module: *mut PyObject) -> Py<(Owned, Owned)> {
     use ffi::Method::{NoArguments, OneArgument};
-    let methods = ffi::methods("_Home", &[(c"_fire", NoArguments(fire)), (c"_deliver", OneArgument(deliver))]);
+    let methods = ffi::methods(
+        "_Home",
+        &[(c"_fire", NoArguments(fire)), (c"_deliver", OneArgument(deliver)), (c"_tasks", NoArguments(tasks))],
+    );
     let home = vec![
         ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
         ffi::slot(c::Py_tp_clear, clear as *mut c_void),

@@ -2,7 +2,7 @@
 //!
 //! - `ffi` is the door to the C API; `state` is what one interpreter's copy of the module holds.
 //! - `channel` and `ends` are the channels; `op` is the operation that every waiting call returns, `select` and `selecting` are made of it.
-//! - `home` is the asyncio side (a loop's queue of decided operations), `thread` the blocking one, `scope` the cancelling of threads.
+//! - `home` is the asyncio side (a loop's queue of decided operations), `task` what it steps without the loop, `thread` the blocking one, `scope` the cancelling of threads.
 //! - `wake` is where the two meet: whoever meets a parked operation wakes it there.
 //! - `stop` is the exception that carries the result of an `await`, `awaiting` what `op.__await__()` returns.
 //! - `timers`, `barrier`, `io` are further kinds of operation; `errors` and `origin` say what went wrong, and where.
@@ -36,6 +36,8 @@ mod errors;
 #[cfg(not(PyPy))]
 mod ffi;
 #[cfg(not(PyPy))]
+mod group;
+#[cfg(not(PyPy))]
 mod home;
 #[cfg(not(PyPy))]
 mod io;
@@ -57,6 +59,8 @@ mod selecting;
 mod state;
 #[cfg(not(PyPy))]
 mod stop;
+#[cfg(not(PyPy))]
+mod task;
 #[cfg(not(PyPy))]
 mod thread;
 #[cfg(not(PyPy))]
@@ -111,12 +115,16 @@ fn execute(module: &Owned) -> Py<()> {
         (Ref::Drain, c"_Drain", drain),
         (Ref::Selected, c"Selected", selected::make_type(module.as_ptr())?),
         (Ref::Await, c"_Await", awaiting::make_type(module.as_ptr())?),
+        (Ref::WeftTask, c"Task", task::make_type(module.as_ptr())?),
         (Ref::Stop, c"_Stop", stop::make_type(module.as_ptr())?),
     ];
+    let group = group::make_type(module.as_ptr())?;
+    ffi::set_attribute(module, c"_Group", group.as_ptr())?;
     for (name, attribute, kind) in types {
         ffi::set_attribute(module, attribute, kind.as_ptr())?;
         state.set(name, kind);
     }
+    ffi::set_attribute(module, c"_steps_tasks", ffi::boolean(cfg!(not(Py_GIL_DISABLED))).as_ptr())?;
     let version = ffi::string(env!("CARGO_PKG_VERSION"))?;
     ffi::set_attribute(module, c"__version__", version.as_ptr())?;
     register_fork_hook(module)

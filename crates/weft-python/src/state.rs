@@ -12,27 +12,31 @@ use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::op::Select;
 
 macro_rules! refs {
-    ($($name:ident),* $(,)?) => {
+    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
         /// The names of the module's references.
         #[derive(Clone, Copy, PartialEq, Eq)]
         #[repr(usize)]
-        pub enum Ref { $($name),* }
-        const COUNT: usize = [$(stringify!($name)),*].len();
+        pub enum Ref { $($(#[$attribute])* $name),* }
+        const COUNT: usize = [$($(#[$attribute])* stringify!($name)),*].len();
     };
 }
 
 refs! {
     // Types.
-    Channel, Sender, Receiver, Op, Selected, Selecting, Tick, Barrier, Scope, Home, Drain, Stop, Await,
+    Channel, Sender, Receiver, Op, Selected, Selecting, Tick, Barrier, Scope, Home, Drain, Stop, Await, WeftTask,
     // Errors, results and the search for schedulers, from the Python files.
     Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Statistics, Adopt,
     // Names.
     CallSoon, CallSoonThreadsafe, CallAt, Time, IsClosed, AddReader, AddWriter, RemoveReader, RemoveWriter, CallExceptionHandler,
-    NameChannel, NameValue, NameCase, NameHome, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
+    NameChannel, NameValue, NameCase, NameHome, NameBlocking, NameWakeup, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
+    GetLoop, AddDoneCallback, Result, Throw, OnDone, Close, TaskFailed, NoticeDeadline, TasksEnded, NameTask, NameFlags,
     // `()`.
     Empty,
     // Found when first needed.
-    GetRunningLoop, CurrentTask, CancelledError, Monotonic, Task, Settled,
+    GetRunningLoop, CurrentTask, CancelledError, Monotonic, Task, Settled, CurrentTasks, RegisterTask, UnregisterTask, SteppedProcess,
+    #[cfg(Py_3_12)] SwapCurrentTask,
+    #[cfg(not(Py_3_12))] EnterTask,
+    #[cfg(not(Py_3_12))] LeaveTask,
     // Schedulers that were added: tuples of (identify, perform). And `sys.modules`.
     Awaiting, Blocking, Modules,
 }
@@ -73,6 +77,8 @@ unsafe impl Send for State {}
 #[cfg(not(Py_GIL_DISABLED))]
 const SPARE: usize = 256;
 
+/// `inspect.CO_COROUTINE`.
+const CO_COROUTINE: std::ffi::c_long = 0x80;
 /// After how many immediate completions the clock is looked at.
 const LOOK_EVERY: u32 = 256;
 /// How long a loop's tasks may go on without handing it back (L13).
@@ -351,6 +357,71 @@ impl State {
         self.found(Ref::CancelledError, || ffi::import(c"asyncio", Some(c"CancelledError")))
     }
 
+    /// One of asyncio's hooks for tasks of other types. Borrowed.
+    #[inline]
+    pub fn asyncio_function(&self, name: Ref, text: &CStr) -> Py<*mut PyObject> {
+        self.found(name, || ffi::import(c"asyncio.tasks", Some(text)))
+    }
+
+    /// The dictionary that asyncio keeps the current task of each loop in, until 3.13; `None` where it is not what we know. To write there takes a
+    /// fifth of what a call of asyncio's own function takes, and it is done for every step of a task. Borrowed.
+    #[cfg(not(Py_3_14))]
+    #[inline]
+    pub fn current_tasks(&self) -> Py<Option<*mut PyObject>> {
+        let found = self.found(Ref::CurrentTasks, || {
+            let attribute = |module: &CStr, name: &CStr| ffi::import(module, Some(name));
+            let same = |name: &CStr| -> Py<Option<Owned>> {
+                let (public, theirs) = (attribute(c"asyncio.tasks", name)?, attribute(c"_asyncio", name)?);
+                Ok((public.as_ptr() == theirs.as_ptr()).then_some(public))
+            };
+            let known = (|| Ok((same(c"_current_tasks")?, same(c"current_task")?, same(c"_enter_task")?)))();
+            let tasks: Option<Owned> = match known {
+                Ok((Some(tasks), Some(_), Some(_))) => Some(tasks),
+                Ok(_) => None,
+                Err(ffi::Raised) => {
+                    // SAFETY: plain call.
+                    unsafe { c::PyErr_Clear() };
+                    None
+                }
+            };
+            // SAFETY: a live object.
+            Ok(tasks.filter(|tasks| unsafe { c::PyDict_CheckExact(tasks.as_ptr()) } != 0).unwrap_or_else(ffi::none))
+        })?;
+        // SAFETY: None lives for ever.
+        Ok((found != unsafe { c::Py_None() }).then_some(found))
+    }
+
+    /// The class of such handles. Borrowed.
+    pub fn process_class(&self) -> Py<*mut PyObject> {
+        self.found(Ref::SteppedProcess, || ffi::import(c"weft._stepped", Some(c"SteppedProcess")))
+    }
+
+    /// The handle of a process that is this task and nothing else.
+    pub fn process_of(&self, task: Owned) -> Py<Owned> {
+        let kind = self.process_class()?;
+        // SAFETY: a class whose instances have one slot, which is set here.
+        unsafe {
+            let process = ffi::allocate(kind.cast())?;
+            ffi::check(c::PyObject_SetAttr(process.as_ptr(), self.get(Ref::NameTask), task.as_ptr()))?;
+            Ok(process)
+        }
+    }
+
+    /// Whether calling this makes a coroutine. `false` for the rarer kinds that do.
+    #[inline]
+    pub fn is_coroutine_function(&self, callable: *mut PyObject) -> Py<bool> {
+        // SAFETY: live objects, borrowed from the callable.
+        unsafe {
+            let function = ffi::function_of(callable);
+            if c::PyFunction_Check(function) == 0 {
+                return Ok(false);
+            }
+            let code = c::PyFunction_GetCode(function);
+            let flags = Owned::from_new(c::PyObject_GetAttr(code, self.get(Ref::NameFlags)))?;
+            Ok(ffi::long(flags.as_ptr())? & CO_COROUTINE != 0)
+        }
+    }
+
     /// `time.monotonic()`.
     pub fn monotonic(&self) -> Py<f64> {
         let function = self.found(Ref::Monotonic, || ffi::import(c"time", Some(c"monotonic")))?;
@@ -396,7 +467,7 @@ impl State {
 
     /// Interned names and what the Python files define.
     pub fn fill(&self) -> Py<()> {
-        let names: [(Ref, &CStr); 20] = [
+        let names: [(Ref, &CStr); 33] = [
             (Ref::CallSoon, c"call_soon"),
             (Ref::CallSoonThreadsafe, c"call_soon_threadsafe"),
             (Ref::CallAt, c"call_at"),
@@ -411,6 +482,19 @@ impl State {
             (Ref::NameValue, c"value"),
             (Ref::NameCase, c"case"),
             (Ref::NameHome, c"_weft_home"),
+            (Ref::NameBlocking, c"_asyncio_future_blocking"),
+            (Ref::NameWakeup, c"_wakeup"),
+            (Ref::GetLoop, c"get_loop"),
+            (Ref::AddDoneCallback, c"add_done_callback"),
+            (Ref::Result, c"result"),
+            (Ref::Throw, c"throw"),
+            (Ref::OnDone, c"_on_done"),
+            (Ref::Close, c"close"),
+            (Ref::TaskFailed, c"_task_failed"),
+            (Ref::NoticeDeadline, c"_notice_deadline"),
+            (Ref::TasksEnded, c"_tasks_ended"),
+            (Ref::NameTask, c"_task"),
+            (Ref::NameFlags, c"co_flags"),
             (Ref::Done, c"done"),
             (Ref::Cancelling, c"cancelling"),
             (Ref::Cancel, c"cancel"),

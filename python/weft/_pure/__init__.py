@@ -18,6 +18,7 @@ from weft._pure.barrier import Barrier
 from weft._pure.channel import Channel, Receiver, Sender
 from weft._pure.documentation import document, version
 from weft._pure.files import readable, writable
+from weft._pure.group import _Group
 from weft._pure.lowlevel import add_scheduler as _add_scheduler
 from weft._pure.lowlevel import scheduler_here as _scheduler_here
 from weft._pure.op import Op
@@ -28,13 +29,25 @@ from weft._pure.timers import Tick, after, always, at, never, tick
 from weft._results import Selected
 
 __all__ = ["Barrier", "Channel", "Op", "Receiver", "Scope", "Selected", "Selecting", "Sender", "Tick"]
-__all__ += ["__version__", "_add_scheduler", "_scheduler_here", "after", "always", "at", "never", "readable", "select"]
+__all__ += [
+    "_Group",
+    "__version__",
+    "_add_scheduler",
+    "_scheduler_here",
+    "after",
+    "always",
+    "at",
+    "never",
+    "readable",
+    "select",
+]
 __all__ += ["selecting", "tick", "writable"]
 
 if not getattr(sys, "_is_gil_enabled", lambda: True)():
     raise ImportError("weft in pure Python needs an interpreter with a global lock: unset WEFT_PURE")
 
 __version__ = version()
+_steps_tasks = False
 
 
 def _after_fork() -> None:

@@ -64,6 +64,11 @@ may_run_python! {
     fn PyObject_GetItem(object: *mut PyObject, key: *mut PyObject) -> *mut PyObject;
     fn PyObject_SetItem(object: *mut PyObject, key: *mut PyObject, value: *mut PyObject) -> c_int;
     fn PyObject_IsTrue(object: *mut PyObject) -> c_int;
+    fn PyObject_Str(object: *mut PyObject) -> *mut PyObject;
+    fn PyIter_Send(iterator: *mut PyObject, value: *mut PyObject, result: *mut *mut PyObject) -> PySendResult;
+    fn PyList_Append(list: *mut PyObject, item: *mut PyObject) -> c_int;
+    fn PyDict_SetItemString(dict: *mut PyObject, key: *const c_char, value: *mut PyObject) -> c_int;
+    fn PyObject_CallFinalizerFromDealloc(object: *mut PyObject) -> c_int;
     fn PyObject_Repr(object: *mut PyObject) -> *mut PyObject;
     fn PySequence_Tuple(object: *mut PyObject) -> *mut PyObject;
     fn PyFloat_AsDouble(object: *mut PyObject) -> c_double;

@@ -117,10 +117,48 @@ impl OpObject {
         Raised
     }
 
-    /// Called by the home: the task's callback and context, once.
-    pub fn take_callback(&self) -> Option<(Owned, Owned)> {
+    /// Called by the home: the task's callback and context, once. A task of ours is its own callback, and has no context here.
+    #[inline]
+    pub fn take_callback(&self) -> Option<(Owned, Option<Owned>)> {
         let callback = Self::taken(&self.callback)?;
-        Some((callback, Self::taken(&self.context)?))
+        Some((callback, Self::taken(&self.context)))
+    }
+
+    /// A task that steps from `home` was given this operation to wait for. `false`: it cannot be waited for there.
+    #[inline]
+    pub fn wakes_task(&self, home: &HomeObject, task: &Owned) -> bool {
+        let here = match self.sleeper() {
+            Sleeper::Loop(mine) => ptr::eq(mine.as_ptr().cast(), home),
+            _ => false,
+        };
+        if !here || self.phase.load(Ordering::Relaxed) != PARKED || !self.callback.get().is_null() {
+            return false;
+        }
+        self.blocking.set(false);
+        self.bare.set(false);
+        Self::put(&self.callback, Some(task.clone()));
+        if self.missed.replace(false) {
+            // SAFETY: alive; the reference that the queue takes over.
+            drop(unsafe { OpObject::wake(self.itself().into_ptr().cast()) });
+        }
+        true
+    }
+
+    /// asyncio's cancel of the future that a task waits for. `false`: nothing is waited for any more.
+    pub fn cancel_wait(&self, message: Option<Owned>) -> bool {
+        if self.phase.load(Ordering::Relaxed) != PARKED || self.cancelled.get() || self.is_somebody_elses() {
+            return false;
+        }
+        Self::put(&self.message, message);
+        if self.withdraw() {
+            self.cancelled.set(true);
+            // SAFETY: alive; the reference that the queue takes over.
+            drop(unsafe { OpObject::wake(self.itself().into_ptr().cast()) });
+        } else {
+            // It was decided: it completes, and we see to it that the cancel is not forgotten.
+            self.late.set(true);
+        }
+        true
     }
 
     /// The future to give to that callback. Borrowed.
@@ -418,22 +456,8 @@ pub(super) unsafe extern "C" fn cancel(
         // SAFETY: see `am_send`.
         unsafe {
             let [message] = ffi::parameters("cancel", ["msg"], 1, arguments, number, keywords)?;
-            let op = OpObject::of(slf);
-            if op.phase.load(Ordering::Relaxed) != PARKED || op.cancelled.get() || op.is_somebody_elses() {
-                return Ok(ffi::boolean(false));
-            }
-            let message = Owned::from_nullable(message).inspect(|message| {
-                c::Py_INCREF(message.as_ptr());
-            });
-            OpObject::put(&op.message, message);
-            if op.withdraw() {
-                op.cancelled.set(true);
-                drop(OpObject::wake(op.itself().into_ptr().cast()));
-            } else {
-                // It was decided: it completes, and we see to it that the cancel is not forgotten.
-                op.late.set(true);
-            }
-            Ok(ffi::boolean(true))
+            let message = (!message.is_null()).then(|| Owned::from_borrowed(message));
+            Ok(ffi::boolean(OpObject::of(slf).cancel_wait(message)))
         }
     })
 }

@@ -1,0 +1,385 @@
+//! The base of `weft.Group`: what of a group has to be quick, spawning processes in an asyncio loop and forgetting them.
+//!
+//! A process that is spawned here is a task (`task`) and nothing else; the `weft.Process` that the program is given is a handle of a few words,
+//! made for it. Everything unusual (another place, another thread, a name of its own) goes to `Group._spawn`, in Python.
+//!
+//! True whenever no method of it runs:
+//!   1. The tasks of the list are those of this group that are not done, each with a reference; `count` is how many.
+//!   2. `open` while tasks may be spawned here: the group was entered and is not being cancelled, and its loop steps tasks of ours.
+//!   3. Once `home` is set the group is in that home's list of groups, until the group goes.
+//!
+//! Only code that is attached touches it, in GIL builds. On free-threaded ones it is never open.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use crate::ffi::{self, Owned, Py, PyObject, c};
+use crate::home::HomeObject;
+use crate::origin::Origin;
+use crate::state::{Ref, State};
+use crate::task::TaskObject;
+
+/// `weft._weft._Group`.
+#[repr(C)]
+pub struct GroupObject {
+    head: PyObject,
+    /// A strong reference, or null.
+    home: Cell<*mut PyObject>,
+    /// The neighbours in the home's list.
+    pub previous_group: Cell<*mut GroupObject>,
+    pub next_group: Cell<*mut GroupObject>,
+    open: Cell<bool>,
+    first: Cell<*mut TaskObject>,
+    last: Cell<*mut TaskObject>,
+    count: Cell<usize>,
+    /// The number of the next process.
+    next: Cell<u64>,
+    /// The owner waits for the last.
+    awaited: Cell<bool>,
+}
+
+impl GroupObject {
+    /// # Safety
+    /// A live group.
+    #[inline]
+    pub unsafe fn of<'a>(object: *mut PyObject) -> &'a Self {
+        // SAFETY: the caller's promise.
+        unsafe { &*object.cast() }
+    }
+
+    /// Whether it is being cancelled, or has ended.
+    pub fn is_ending(&self) -> bool {
+        !self.open.get()
+    }
+
+    fn number(&self) -> u64 {
+        let number = self.next.get() + 1;
+        self.next.set(number);
+        number
+    }
+
+    /// Takes over a reference.
+    fn link(&self, task: Owned) {
+        let task: *mut TaskObject = task.into_ptr().cast();
+        let last = self.last.replace(task);
+        // SAFETY: live tasks.
+        unsafe {
+            (*task).group.set(ptr::from_ref(self).cast_mut());
+            (*task).before.set(last);
+            match last.as_ref() {
+                Some(last) => last.after.set(task),
+                None => self.first.set(task),
+            }
+        }
+        self.count.set(self.count.get() + 1);
+    }
+
+    /// Forgets a task, and gives back the reference.
+    pub fn unlink(&self, task: &TaskObject) -> Owned {
+        let (before, after) = (task.before.replace(ptr::null_mut()), task.after.replace(ptr::null_mut()));
+        // SAFETY: live tasks of this list, with a reference each.
+        unsafe {
+            match before.as_ref() {
+                Some(before) => before.after.set(after),
+                None => self.first.set(after),
+            }
+            match after.as_ref() {
+                Some(after) => after.before.set(before),
+                None => self.last.set(before),
+            }
+            task.group.set(ptr::null_mut());
+            self.count.set(self.count.get() - 1);
+            Owned::from_nullable(task.as_ptr()).expect("a task")
+        }
+    }
+
+    /// The last task has ended: whether the owner is to be told.
+    pub fn is_awaited_and_empty(&self) -> bool {
+        self.count.get() == 0 && self.awaited.replace(false)
+    }
+
+    pub fn tasks(&self) -> Vec<Owned> {
+        let mut tasks = Vec::with_capacity(self.count.get());
+        let mut at = self.first.get();
+        // SAFETY: live tasks.
+        while let Some(task) = unsafe { at.as_ref() } {
+            // SAFETY: as above.
+            tasks.push(unsafe { Owned::from_borrowed(task.as_ptr()) });
+            at = task.after.get();
+        }
+        tasks
+    }
+
+    /// The quick way to spawn. `None`: this is not for it.
+    #[inline]
+    unsafe fn spawn_here(&self, function: *mut PyObject, arguments: &[*mut PyObject]) -> Py<Option<Owned>> {
+        let home = self.home.get();
+        // SAFETY: live objects.
+        unsafe {
+            if !self.open.get() {
+                return Ok(None);
+            }
+            let state = State::of(home);
+            if !state.is_coroutine_function(function)? {
+                return Ok(None);
+            }
+            let home = Owned::from_borrowed(home);
+            let here = HomeObject::of(home.as_ptr());
+            match state.running_loop()? {
+                Some(running) if here.is_of(running.as_ptr()) => {}
+                _ => return Ok(None),
+            }
+            let origin = Origin::here();
+            let coroutine = match ffi::call(function, arguments) {
+                Ok(coroutine) => coroutine,
+                Err(raised) => {
+                    let mut origin = origin;
+                    origin.forget();
+                    return Err(raised);
+                }
+            };
+            let task = TaskObject::make(state, &home, coroutine, None, None, origin)?;
+            let this = TaskObject::of(task.as_ptr());
+            // The handle first, so that nothing fails once the task is queued.
+            let process = state.process_of(task.clone()).inspect_err(|_| this.discard())?;
+            this.number.set(self.number());
+            self.link(task.clone());
+            if let Err(raised) = here.begin(task) {
+                drop(self.unlink(this));
+                this.discard();
+                return Err(raised);
+            }
+            if !self.open.get() {
+                // Something that ran meanwhile, a finalizer or a signal handler, has cancelled the group.
+                this.end_by_cancel()?;
+            }
+            Ok(Some(process))
+        }
+    }
+}
+
+unsafe extern "C" fn new(kind: *mut c::PyTypeObject, _: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the interpreter passes our type or one derived from it; all zero is an empty group that spawns nothing here.
+    ffi::edge_object(|| unsafe { ffi::allocate(kind) })
+}
+
+unsafe extern "C" fn spawn(
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes a live group, here and below, and an array of arguments.
+        unsafe {
+            let this = GroupObject::of(slf);
+            if keywords.is_null() && number > 0 {
+                let given = std::slice::from_raw_parts(arguments, number as usize);
+                if let Some(process) = this.spawn_here(given[0], &given[1..])? {
+                    return Ok(process);
+                }
+            }
+            if number == 0 {
+                return Err(ffi::type_error("spawn() needs the function to call, and then its arguments"));
+            }
+            let frame = c::PyEval_GetFrame();
+            if frame.is_null() {
+                return Err(ffi::runtime_error("spawn() was called by no Python code"));
+            }
+            let caller = Owned::from_borrowed(frame.cast());
+            let names = if keywords.is_null() { 0 } else { c::PyTuple_GET_SIZE(keywords) as usize };
+            let mut all = vec![slf, caller.as_ptr()];
+            all.extend_from_slice(std::slice::from_raw_parts(arguments, number as usize + names));
+            let name = ffi::string("_spawn")?;
+            Owned::from_new(c::PyObject_VectorcallMethod(name.as_ptr(), all.as_ptr(), number as usize + 2, keywords))
+        }
+    })
+}
+
+/// `_accept(loop)`: from now on it may spawn tasks there.
+unsafe extern "C" fn accept(slf: *mut PyObject, event_loop: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `spawn`; our module is imported.
+        unsafe {
+            let module = ffi::import(c"weft._weft", None)?;
+            let state = crate::state_of_module(module.as_ptr());
+            let home = HomeObject::of_loop(state, &Owned::from_borrowed(event_loop))?;
+            state.process_class()?;
+            let this = GroupObject::of(slf);
+            if cfg!(not(Py_GIL_DISABLED)) && this.home.get().is_null() {
+                HomeObject::of(home.as_ptr()).add_group(this);
+                this.home.set(home.into_ptr());
+                this.open.set(true);
+            }
+        }
+        Ok(ffi::none())
+    })
+}
+
+/// `_number()`: that of the next process.
+unsafe extern "C" fn next_number(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `spawn`.
+    ffi::edge_object(|| ffi::integer(unsafe { GroupObject::of(slf) }.number() as usize))
+}
+
+/// `_cancel_tasks()`.
+unsafe extern "C" fn cancel_tasks(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        let mut first = None;
+        // SAFETY: see `spawn`.
+        for task in unsafe { GroupObject::of(slf) }.tasks() {
+            // SAFETY: a live task.
+            if unsafe { TaskObject::of(task.as_ptr()) }.end_by_cancel().is_err() {
+                let error = ffi::take_error();
+                first = first.or(error);
+            }
+        }
+        match first {
+            Some(error) => Err(ffi::restore_error(error)),
+            None => Ok(ffi::none()),
+        }
+    })
+}
+
+// Properties and no methods, as signals are not handled while one is read or set.
+
+/// `_count`: how many tasks are not done.
+unsafe extern "C" fn get_count(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: see `spawn`.
+    ffi::edge_object(|| ffi::integer(unsafe { GroupObject::of(slf) }.count.get()))
+}
+
+/// `_spawns_here`: whether `spawn` may be quick. Set to False when the group is cancelled or ends.
+unsafe extern "C" fn get_spawns_here(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: see `spawn`.
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { GroupObject::of(slf) }.open.get())))
+}
+
+unsafe extern "C" fn set_spawns_here(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
+    // SAFETY: see `spawn`; True lives for ever.
+    unsafe {
+        let this = GroupObject::of(slf);
+        this.open.set(value == c::Py_True() && !this.home.get().is_null());
+    }
+    0
+}
+
+/// `_awaited`: whether `_tasks_ended()` is to be called when the last task is done.
+unsafe extern "C" fn get_awaited(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: see `spawn`.
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { GroupObject::of(slf) }.awaited.get())))
+}
+
+unsafe extern "C" fn set_awaited(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
+    // SAFETY: see `spawn`; True lives for ever.
+    unsafe { GroupObject::of(slf).awaited.set(value == c::Py_True()) };
+    0
+}
+
+/// `_tasks`: those that are not done.
+unsafe extern "C" fn get_tasks(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: see `spawn`.
+    ffi::edge_object(|| ffi::list(unsafe { GroupObject::of(slf) }.tasks()))
+}
+
+unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
+    // SAFETY: from the collector.
+    unsafe {
+        let this = GroupObject::of(slf);
+        // Of a class that derives from this one: what visits its instances leaves the type to us.
+        let mut stop = ffi::visit(c::Py_TYPE(slf).cast(), visit, argument);
+        if stop == 0 {
+            stop = ffi::visit(this.home.get(), visit, argument);
+        }
+        let mut at = this.first.get();
+        while stop == 0
+            && let Some(task) = at.as_ref()
+        {
+            stop = ffi::visit(task.as_ptr(), visit, argument);
+            at = task.after.get();
+        }
+        stop
+    }
+}
+
+unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
+    ffi::edge(0, || {
+        // SAFETY: from the collector.
+        unsafe { release(slf) };
+        Ok(0)
+    })
+}
+
+/// # Safety
+/// Nobody uses the group any more.
+unsafe fn release(slf: *mut PyObject) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let this = GroupObject::of(slf);
+        this.open.set(false);
+        let Some(home) = Owned::from_nullable(this.home.replace(ptr::null_mut())) else {
+            return;
+        };
+        HomeObject::of(home.as_ptr()).remove_group(this);
+        let mut left = Vec::with_capacity(this.count.get());
+        while let Some(first) = this.first.get().as_ref() {
+            left.push(this.unlink(first));
+        }
+        // Those that go on without it, and are no garbage with it, are asyncio's to know now.
+        let _aside = ffi::Aside::new();
+        let state = State::of(home.as_ptr());
+        for task in left.iter().filter(|task| {
+            !state.is_gone() && c::Py_REFCNT(task.as_ptr()) > 1 && c::PyObject_GC_IsFinalized(task.as_ptr()) == 0
+        }) {
+            let register = state.asyncio_function(Ref::RegisterTask, c"_register_task");
+            if register.and_then(|function| ffi::call(function, &[task.as_ptr()])).is_err() {
+                ffi::unraisable(task.as_ptr());
+            }
+        }
+        ffi::drop_contents(left);
+    }
+}
+
+unsafe extern "C" fn dealloc(slf: *mut PyObject) {
+    // SAFETY: the last reference is gone.
+    unsafe {
+        c::PyObject_GC_UnTrack(slf.cast());
+        release(slf);
+        ffi::free(slf);
+    }
+}
+
+/// Makes the type.
+pub fn make_type(module: *mut PyObject) -> Py<Owned> {
+    use ffi::Method::{Fast, NoArguments, OneArgument};
+    let methods = ffi::methods(
+        "_Group",
+        &[
+            (c"spawn", Fast(spawn)),
+            (c"_accept", OneArgument(accept)),
+            (c"_number", NoArguments(next_number)),
+            (c"_cancel_tasks", NoArguments(cancel_tasks)),
+        ],
+    );
+    let properties = ffi::properties(
+        "_Group",
+        &[
+            (c"_tasks", get_tasks, None),
+            (c"_count", get_count, None),
+            (c"_spawns_here", get_spawns_here, Some(set_spawns_here)),
+            (c"_awaited", get_awaited, Some(set_awaited)),
+        ],
+    );
+    let slots = vec![
+        ffi::slot(c::Py_tp_new, new as *mut c_void),
+        ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
+        ffi::slot(c::Py_tp_clear, clear as *mut c_void),
+        ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),
+        ffi::slot(c::Py_tp_methods, methods.cast()),
+        ffi::slot(c::Py_tp_getset, properties.cast()),
+    ];
+    let flags = (c::Py_TPFLAGS_HAVE_GC | c::Py_TPFLAGS_BASETYPE) as u64;
+    // SAFETY: the slots are those of a `GroupObject`.
+    unsafe { ffi::make_type(module, c"weft._weft._Group", size_of::<GroupObject>(), flags, slots) }
+}

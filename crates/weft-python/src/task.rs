@@ -1,0 +1,1242 @@
+//! The task of a process in an asyncio loop: a coroutine stepped from the loop's queue (`home`), which to the program is an asyncio task.
+//!
+//! What of it every step needs is here; the rest of an asyncio task's methods is Python, in its base class (`weft._task_methods`). It is used from its
+//! loop's thread only, as every asyncio task. Without a GIL nothing enforces that, and processes are plain tasks there.
+//!
+//! True between two steps of a task that is not done, one of:
+//!   1. It is queued in its home, once: to begin, after a bare `yield`, or with the operation that was decided.
+//!   2. `waits_for` is an operation that is parked, whose `callback` is this task.
+//!   3. `waits_for` is another future, which calls `_wakeup` when it is done.
+//!
+//! asyncio knows the task by its documented hooks for tasks of other types: it is registered while it is not done, and the current task
+//! while it is stepped. Source: CPython, Lib/asyncio/tasks.py, for what a step does.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ffi::{c_int, c_void};
+use std::mem::offset_of;
+use std::ptr;
+
+use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
+use crate::group::GroupObject;
+use crate::home::HomeObject;
+use crate::op::OpObject;
+use crate::origin::Origin;
+use crate::state::{Ref, State};
+
+/// `Py_READONLY`, which has other names in other versions.
+const READ_ONLY: c_int = 1;
+
+const PENDING: u8 = 0;
+const CANCELLED: u8 = 1;
+const FINISHED: u8 = 2;
+const FAILED: u8 = 3;
+
+/// `weft._weft.Task`. Every pointer is a strong reference or null, but for `weak_references`, which is the interpreter's.
+#[repr(C)]
+pub struct TaskObject {
+    head: PyObject,
+    coroutine: Cell<*mut PyObject>,
+    home: Cell<*mut PyObject>,
+    context: Cell<*mut PyObject>,
+    /// What the coroutine waits for.
+    waits_for: Cell<*mut PyObject>,
+    /// A `str`; null: made of the function's name and the number.
+    name: Cell<*mut PyObject>,
+    pub number: Cell<u64>,
+    /// The message of the cancel that is still to be delivered.
+    message: Cell<*mut PyObject>,
+    /// What it returned or raised.
+    outcome: Cell<*mut PyObject>,
+    /// A list of pairs: what to call when it is done, and the context for that.
+    callbacks: Cell<*mut PyObject>,
+    /// The process: it is told at once when the task is done.
+    owner: Cell<*mut PyObject>,
+    /// The group that counts the task among its own while it is not done (not held: a group that ends forgets its tasks), and its neighbours there.
+    pub group: Cell<*mut GroupObject>,
+    pub before: Cell<*mut TaskObject>,
+    pub after: Cell<*mut TaskObject>,
+    /// Where it was spawned.
+    origin: UnsafeCell<Origin>,
+    /// A channel that is closed when it is done, for those who join.
+    over: Cell<*mut PyObject>,
+    /// Of the error it raised, as it was then.
+    traceback: Cell<*mut PyObject>,
+    attributes: *mut PyObject,
+    weak_references: *mut PyObject,
+    /// How many cancels were asked for, and not taken back.
+    requests: Cell<u32>,
+    phase: Cell<u8>,
+    must_cancel: Cell<bool>,
+    /// asyncio's mark of a future that a task just yielded.
+    blocking: Cell<bool>,
+    /// To be reported when it is dropped before it is done.
+    reported: Cell<bool>,
+    /// Its group, or whoever has the process, has cancelled it.
+    asked: Cell<bool>,
+}
+
+/// What a step of a coroutine came to.
+enum Sent {
+    Returned(Owned),
+    Yielded(Owned),
+}
+
+/// What a step of a task came to.
+enum Stepped {
+    Returned(Owned),
+    Waits,
+    /// What it yielded is nothing to wait for: it is to be told so.
+    Refused(Owned),
+}
+
+/// Which task asyncio takes for the current one, while a home steps several. Ends with what it was before.
+pub struct Current<'a> {
+    state: &'a State,
+    event_loop: &'a Owned,
+    task: Option<Owned>,
+    before: Option<Owned>,
+}
+
+impl<'a> Current<'a> {
+    pub fn new(state: &'a State, event_loop: &'a Owned) -> Self {
+        Self { state, event_loop, task: None, before: None }
+    }
+
+    /// Makes this the current task; `None`: none of ours.
+    #[inline]
+    pub fn set(&mut self, task: Option<&Owned>) -> Py<()> {
+        let same = match (&self.task, task) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.as_ptr() == other.as_ptr(),
+            _ => false,
+        };
+        if same { Ok(()) } else { self.change(task) }
+    }
+
+    fn change(&mut self, task: Option<&Owned>) -> Py<()> {
+        #[cfg(not(Py_3_14))]
+        if let Some(tasks) = self.state.current_tasks()? {
+            // SAFETY: live objects.
+            unsafe { self.write(tasks, task)? };
+            self.task = task.cloned();
+            return Ok(());
+        }
+        self.tell(task)
+    }
+
+    /// Writes it where asyncio's `current_task` reads.
+    ///
+    /// # Safety
+    /// A dictionary.
+    #[cfg(not(Py_3_14))]
+    #[inline]
+    unsafe fn write(&mut self, tasks: *mut PyObject, task: Option<&Owned>) -> Py<()> {
+        let event_loop = self.event_loop.as_ptr();
+        // SAFETY: live objects; what is in a dictionary is borrowed.
+        unsafe {
+            if self.task.is_none() {
+                let before = c::PyDict_GetItemWithError(tasks, event_loop);
+                if before.is_null() && !c::PyErr_Occurred().is_null() {
+                    return Err(Raised);
+                }
+                self.before = (!before.is_null()).then(|| Owned::from_borrowed(before));
+            }
+            ffi::check(match task.or(self.before.as_ref()) {
+                Some(next) => c::PyDict_SetItem(tasks, event_loop, next.as_ptr()),
+                None => c::PyDict_DelItem(tasks, event_loop),
+            })?;
+        }
+        Ok(())
+    }
+
+    #[cfg(Py_3_12)]
+    fn tell(&mut self, task: Option<&Owned>) -> Py<()> {
+        let swap = self.state.asyncio_function(Ref::SwapCurrentTask, c"_swap_current_task")?;
+        let next = match (task, &self.before) {
+            (Some(next), _) | (None, Some(next)) => next.as_ptr(),
+            // SAFETY: None lives for ever.
+            (None, None) => unsafe { c::Py_None() },
+        };
+        // SAFETY: live objects.
+        let before = unsafe { ffi::call(swap, &[self.event_loop.as_ptr(), next])? };
+        if self.task.is_none() {
+            // SAFETY: as above.
+            let none = before.as_ptr() == unsafe { c::Py_None() };
+            self.before = (!none).then_some(before);
+        }
+        self.task = task.cloned();
+        Ok(())
+    }
+
+    #[cfg(not(Py_3_12))]
+    fn tell(&mut self, task: Option<&Owned>) -> Py<()> {
+        // SAFETY: live objects.
+        unsafe {
+            if let Some(old) = self.task.take() {
+                let leave = self.state.asyncio_function(Ref::LeaveTask, c"_leave_task")?;
+                ffi::call(leave, &[self.event_loop.as_ptr(), old.as_ptr()])?;
+            }
+            if let Some(new) = task {
+                let enter = self.state.asyncio_function(Ref::EnterTask, c"_enter_task")?;
+                ffi::call(enter, &[self.event_loop.as_ptr(), new.as_ptr()])?;
+                self.task = Some(new.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Current<'_> {
+    fn drop(&mut self) {
+        if self.task.is_some() {
+            let _aside = ffi::Aside::new();
+            if self.set(None).is_err() {
+                ffi::unraisable(self.event_loop.as_ptr());
+            }
+        }
+    }
+}
+
+/// The first error of several calls, all of which are made.
+#[derive(Default)]
+struct First(Option<Owned>);
+
+impl First {
+    fn keep(&mut self, result: Py<()>) {
+        if result.is_err() {
+            let error = ffi::take_error();
+            if self.0.is_none() {
+                self.0 = error;
+            }
+        }
+    }
+
+    fn raise(self) -> Py<()> {
+        match self.0 {
+            Some(error) => Err(ffi::restore_error(error)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn put(cell: &Cell<*mut PyObject>, value: Option<Owned>) {
+    let old = cell.replace(value.map_or(ptr::null_mut(), Owned::into_ptr));
+    // SAFETY: the reference was ours.
+    drop(unsafe { Owned::from_nullable(old) });
+}
+
+fn taken(cell: &Cell<*mut PyObject>) -> Option<Owned> {
+    // SAFETY: the reference is ours.
+    unsafe { Owned::from_nullable(cell.replace(ptr::null_mut())) }
+}
+
+/// A new reference, or None.
+fn shown(cell: &Cell<*mut PyObject>) -> Owned {
+    let object = cell.get();
+    // SAFETY: null or alive.
+    if object.is_null() { ffi::none() } else { unsafe { Owned::from_borrowed(object) } }
+}
+
+impl TaskObject {
+    /// # Safety
+    /// A live task.
+    #[inline]
+    pub unsafe fn of<'a>(object: *mut PyObject) -> &'a Self {
+        // SAFETY: the caller's promise.
+        unsafe { &*object.cast() }
+    }
+
+    pub fn as_ptr(&self) -> *mut PyObject {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    fn is_done(&self) -> bool {
+        self.phase.get() != PENDING
+    }
+
+    #[inline]
+    fn home(&self) -> &HomeObject {
+        // SAFETY: held.
+        unsafe { HomeObject::of(self.home.get()) }
+    }
+
+    fn event_loop(&self) -> Py<Owned> {
+        self.home().event_loop().ok_or_else(|| ffi::runtime_error("the event loop is gone"))
+    }
+
+    /// A new one, which still has to be queued. Takes over the origin's reference.
+    ///
+    /// # Safety
+    /// `home` is one.
+    #[inline]
+    pub unsafe fn make(
+        state: &State,
+        home: &Owned,
+        coroutine: Owned,
+        name: Option<Owned>,
+        owner: Option<Owned>,
+        mut origin: Origin,
+    ) -> Py<Owned> {
+        let pointer = |object: Option<Owned>| object.map_or(ptr::null_mut(), Owned::into_ptr);
+        // SAFETY: our type; what is not written is null or zero: pending, and asked for nothing.
+        unsafe {
+            let made = Owned::from_new(c::PyContext_CopyCurrent())
+                .and_then(|context| Ok((context, ffi::allocate(state.class(Ref::WeftTask))?)));
+            let (context, object) = made.inspect_err(|_| origin.forget())?;
+            let this = Self::of(object.as_ptr());
+            this.coroutine.set(coroutine.into_ptr());
+            this.home.set(home.clone().into_ptr());
+            this.context.set(context.into_ptr());
+            this.name.set(pointer(name));
+            this.owner.set(pointer(owner));
+            this.origin.get().write(origin);
+            this.reported.set(true);
+            Ok(object)
+        }
+    }
+
+    /// It could not be queued: nobody will step it.
+    pub fn discard(&self) {
+        self.reported.set(false);
+        // SAFETY: a live object of ours, and its coroutine.
+        unsafe {
+            let _aside = ffi::Aside::new();
+            let state = State::of(self.as_ptr());
+            if ffi::call_method(state.get(Ref::Close), &[self.coroutine.get()]).is_err() {
+                ffi::unraisable(self.as_ptr());
+            }
+        }
+    }
+
+    /// The process is to end.
+    pub fn end_by_cancel(&self) -> Py<()> {
+        self.asked.set(true);
+        self.cancel(None).map(drop)
+    }
+
+    /// asyncio's cancel.
+    fn cancel(&self, message: Option<Owned>) -> Py<bool> {
+        if self.is_done() {
+            return Ok(false);
+        }
+        // SAFETY: a live object of ours.
+        let state = unsafe { State::of(self.as_ptr()) };
+        self.requests.set(self.requests.get() + 1);
+        // SAFETY: null or alive.
+        if let Some(waits_for) = (!self.waits_for.get().is_null()).then(|| shown(&self.waits_for)) {
+            let met = if state.is(waits_for.as_ptr(), Ref::Op) {
+                // SAFETY: just tested.
+                unsafe { OpObject::of(waits_for.as_ptr()) }.cancel_wait(message.clone())
+            } else {
+                self.cancel_future(state, message.as_ref())?
+            };
+            if met {
+                return Ok(true);
+            }
+        }
+        self.must_cancel.set(true);
+        put(&self.message, message);
+        Ok(true)
+    }
+
+    /// One step: until it waits, or ends. `error` is thrown into it.
+    pub fn step(&self, current: &mut Current<'_>, mut error: Option<Owned>) -> Py<()> {
+        if self.is_done() || self.coroutine.get().is_null() {
+            return Ok(());
+        }
+        let state = current.state;
+        // SAFETY: alive while it is stepped: who has us stepped holds a reference.
+        let this = unsafe { Owned::from_borrowed(self.as_ptr()) };
+        let mut first = First::default();
+        loop {
+            match self.step_once(current, &this, error.take()) {
+                Ok(Stepped::Waits) => return Ok(()),
+                Ok(Stepped::Refused(refusal)) => {
+                    error = Some(refusal);
+                    continue;
+                }
+                Ok(Stepped::Returned(value)) => {
+                    if self.must_cancel.replace(false) {
+                        match self.cancellation(state, None) {
+                            Ok(cancelled) => self.conclude(CANCELLED, cancelled, &mut first),
+                            Err(Raised) => self.fail(state, &mut first),
+                        }
+                    } else {
+                        self.conclude(FINISHED, value, &mut first);
+                    }
+                }
+                // The coroutine raised, or asyncio would not have it stepped.
+                Err(Raised) => self.fail(state, &mut first),
+            }
+            self.tell(current, &this, &mut first);
+            return first.raise();
+        }
+    }
+
+    #[inline(always)]
+    fn step_once(&self, current: &mut Current<'_>, this: &Owned, mut error: Option<Owned>) -> Py<Stepped> {
+        let state = current.state;
+        if self.must_cancel.replace(false) {
+            error = Some(self.cancellation(state, error)?);
+        }
+        put(&self.waits_for, None);
+        current.set(Some(this))?;
+        match self.send(state, error)? {
+            Sent::Yielded(yielded) => Ok(match self.wait_for(state, this, yielded)? {
+                None => Stepped::Waits,
+                Some(refusal) => Stepped::Refused(refusal),
+            }),
+            Sent::Returned(value) => Ok(Stepped::Returned(value)),
+        }
+    }
+
+    /// It ends with the error that is set.
+    #[cold]
+    fn fail(&self, state: &State, first: &mut First) {
+        let Some(raised) = ffi::take_error() else {
+            return self.conclude(FINISHED, ffi::none(), first);
+        };
+        // SAFETY: an exception and exception types, which live as long as the state.
+        let is = |kind: *mut PyObject| unsafe { c::PyErr_GivenExceptionMatches(raised.as_ptr(), kind) != 0 };
+        // SAFETY: as above.
+        let (ends_the_loop, ends_an_iteration) = unsafe {
+            (
+                is(c::PyExc_KeyboardInterrupt) || is(c::PyExc_SystemExit),
+                is(c::PyExc_StopAsyncIteration) || is(c::PyExc_StopIteration),
+            )
+        };
+        if state.cancelled_error().is_ok_and(is) {
+            return self.conclude(CANCELLED, raised, first);
+        }
+        if self.asked.get() && is(state.get(Ref::Cancelled)) {
+            // It was waiting for a process that was cancelled along with it.
+            let cancelled = self.cancellation(state, None).unwrap_or_else(|Raised| {
+                ffi::unraisable(self.as_ptr());
+                raised.clone()
+            });
+            if cancelled.as_ptr() != raised.as_ptr() {
+                // SAFETY: exceptions; the call takes over a reference.
+                unsafe { c::PyException_SetCause(cancelled.as_ptr(), raised.into_ptr()) };
+            }
+            return self.conclude(CANCELLED, cancelled, first);
+        }
+        let error = match ends_an_iteration && !self.group.get().is_null() {
+            true => self.not_a_stop(&raised).unwrap_or_else(|Raised| {
+                ffi::unraisable(self.as_ptr());
+                raised.clone()
+            }),
+            false => raised.clone(),
+        };
+        // SAFETY: an exception.
+        put(&self.traceback, unsafe { Owned::from_nullable(c::PyException_GetTraceback(error.as_ptr())) });
+        self.conclude(FAILED, error, first);
+        if ends_the_loop {
+            // As asyncio's: it goes on out of the loop.
+            first.0 = Some(raised);
+        }
+    }
+
+    /// What stands for an error that would end the iteration of who joins.
+    #[cold]
+    fn not_a_stop(&self, error: &Owned) -> Py<Owned> {
+        let instead = ffi::import(c"weft._process", Some(c"not_a_stop"))?;
+        let name = self.name()?;
+        // SAFETY: live objects.
+        unsafe { ffi::call(instead.as_ptr(), &[error.as_ptr(), name.as_ptr()]) }
+    }
+
+    /// The name, made when first asked for.
+    fn name(&self) -> Py<Owned> {
+        if self.name.get().is_null() {
+            let coroutine = shown(&self.coroutine);
+            // SAFETY: a live object. What has no name (the collector has taken the coroutine) is a task.
+            let function = unsafe { c::PyObject_GetAttrString(coroutine.as_ptr(), c"__name__".as_ptr()) };
+            // SAFETY: null, or a new reference.
+            let function = match unsafe { Owned::from_nullable(function) } {
+                Some(function) => ffi::text(function.as_ptr()),
+                None => {
+                    // SAFETY: plain call.
+                    unsafe { c::PyErr_Clear() };
+                    "task".to_owned()
+                }
+            };
+            put(&self.name, Some(ffi::string(&format!("{function}-{}", self.number.get()))?));
+        }
+        Ok(shown(&self.name))
+    }
+
+    /// Steps it in a callback of the loop's.
+    fn step_alone(&self, error: Option<Owned>) -> Py<()> {
+        // SAFETY: a live object of ours.
+        let state = unsafe { State::of(self.as_ptr()) };
+        let event_loop = self.event_loop()?;
+        let _turn = self.home().turn();
+        let mut current = Current::new(state, &event_loop);
+        self.step(&mut current, error)
+    }
+
+    #[inline]
+    fn send(&self, state: &State, error: Option<Owned>) -> Py<Sent> {
+        let coroutine = self.coroutine.get();
+        // SAFETY: live objects, held by the task; the context is entered by nobody else, as it is this task's own.
+        unsafe {
+            ffi::enter_context(self.context.get())?;
+            let sent = match error {
+                None => {
+                    let mut result = ptr::null_mut();
+                    match c::PyIter_Send(coroutine, c::Py_None(), &mut result) {
+                        c::PySendResult::PYGEN_RETURN => Owned::from_new(result).map(Sent::Returned),
+                        c::PySendResult::PYGEN_NEXT => Owned::from_new(result).map(Sent::Yielded),
+                        c::PySendResult::PYGEN_ERROR => Err(Raised),
+                    }
+                }
+                Some(error) => throw(state, coroutine, &error),
+            };
+            ffi::exit_context(self.context.get())?;
+            sent
+        }
+    }
+
+    /// The coroutine waits for what it yielded. An error that is returned is for the coroutine.
+    #[inline]
+    fn wait_for(&self, state: &State, this: &Owned, yielded: Owned) -> Py<Option<Owned>> {
+        if state.is(yielded.as_ptr(), Ref::Op) {
+            // SAFETY: just tested.
+            let op = unsafe { OpObject::of(yielded.as_ptr()) };
+            if op.wakes_task(self.home(), this) {
+                put(&self.waits_for, Some(yielded));
+                if self.must_cancel.get() && op.cancel_wait(message(&self.message)) {
+                    self.must_cancel.set(false);
+                    put(&self.message, None);
+                }
+                return Ok(None);
+            }
+        }
+        // SAFETY: None lives for ever.
+        if yielded.as_ptr() == unsafe { c::Py_None() } {
+            self.home().defer(this.clone())?;
+            return Ok(None);
+        }
+        match self.wait_for_future(state, this, yielded) {
+            Ok(()) => Ok(None),
+            Err(Raised) => ffi::take_error().map(Some).ok_or(Raised),
+        }
+    }
+
+    fn wait_for_future(&self, state: &State, this: &Owned, yielded: Owned) -> Py<()> {
+        // SAFETY: live objects.
+        unsafe {
+            let blocking = Owned::from_nullable(c::PyObject_GetAttr(yielded.as_ptr(), state.get(Ref::NameBlocking)));
+            if blocking.is_none() {
+                c::PyErr_Clear();
+            }
+            let shown = |object: &Owned| ffi::text(object.as_ptr());
+            let Some(blocking) = blocking.filter(|blocking| blocking.as_ptr() != c::Py_None()) else {
+                return Err(ffi::runtime_error(&match c::PyIter_Check(yielded.as_ptr()) {
+                    0 => format!("Task got bad yield: {}", shown(&yielded)),
+                    _ => format!(
+                        "yield was used instead of yield from for generator in task {} with {}",
+                        shown(this),
+                        shown(&yielded)
+                    ),
+                }));
+            };
+            let event_loop = self.event_loop()?;
+            let theirs = ffi::call_method(state.get(Ref::GetLoop), &[yielded.as_ptr()])?;
+            if theirs.as_ptr() != event_loop.as_ptr() {
+                return Err(ffi::runtime_error(&format!(
+                    "Task {} got Future {} attached to a different loop",
+                    shown(this),
+                    shown(&yielded)
+                )));
+            }
+            if ffi::check(c::PyObject_IsTrue(blocking.as_ptr()))? == 0 {
+                return Err(ffi::runtime_error(&format!(
+                    "yield was used instead of yield from in task {} with {}",
+                    shown(this),
+                    shown(&yielded)
+                )));
+            }
+            if yielded.as_ptr() == self.as_ptr() {
+                return Err(ffi::runtime_error(&format!("Task cannot await on itself: {}", shown(this))));
+            }
+            ffi::check(c::PyObject_SetAttr(yielded.as_ptr(), state.get(Ref::NameBlocking), c::Py_False()))?;
+            let wakeup = Owned::from_new(c::PyObject_GetAttr(self.as_ptr(), state.get(Ref::NameWakeup)))?;
+            ffi::call_method(state.get(Ref::AddDoneCallback), &[yielded.as_ptr(), wakeup.as_ptr()])?;
+            put(&self.waits_for, Some(yielded));
+            if self.must_cancel.get() && self.cancel_future(state, message(&self.message).as_ref())? {
+                self.must_cancel.set(false);
+                put(&self.message, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Cancels the future it waits for, which is no operation.
+    fn cancel_future(&self, state: &State, message: Option<&Owned>) -> Py<bool> {
+        // SAFETY: live objects.
+        unsafe {
+            let future = Owned::from_borrowed(self.waits_for.get());
+            let answer = match message {
+                None => ffi::call_method(state.get(Ref::Cancel), &[future.as_ptr()])?,
+                Some(message) => {
+                    let names = ffi::tuple(vec![ffi::string("msg")?])?;
+                    let arguments = [future.as_ptr(), message.as_ptr()];
+                    Owned::from_new(c::PyObject_VectorcallMethod(
+                        state.get(Ref::Cancel),
+                        arguments.as_ptr(),
+                        1,
+                        names.as_ptr(),
+                    ))?
+                }
+            };
+            Ok(ffi::check(c::PyObject_IsTrue(answer.as_ptr()))? != 0)
+        }
+    }
+
+    /// The `CancelledError` to throw: the one that is on its way already, or a new one with the message of the cancel.
+    #[cold]
+    fn cancellation(&self, state: &State, error: Option<Owned>) -> Py<Owned> {
+        let message = taken(&self.message);
+        let kind = state.cancelled_error()?;
+        // SAFETY: live objects.
+        unsafe {
+            match (error, message) {
+                (Some(error), _) if c::PyErr_GivenExceptionMatches(error.as_ptr(), kind) != 0 => Ok(error),
+                (_, Some(message)) => ffi::call(kind, &[message.as_ptr()]),
+                (_, None) => ffi::call(kind, &[]),
+            }
+        }
+    }
+
+    /// It has ended: its callbacks are due.
+    fn conclude(&self, phase: u8, outcome: Owned, first: &mut First) {
+        // SAFETY: a live object of ours.
+        let state = unsafe { State::of(self.as_ptr()) };
+        put(&self.outcome, Some(outcome));
+        self.phase.set(phase);
+        if self.group.get().is_null() {
+            let unregister = state.asyncio_function(Ref::UnregisterTask, c"_unregister_task");
+            // SAFETY: live objects.
+            first.keep(unregister.and_then(|function| unsafe { ffi::call(function, &[self.as_ptr()]) }.map(drop)));
+        }
+        let Some(callbacks) = taken(&self.callbacks) else {
+            return;
+        };
+        // SAFETY: a list of pairs. What is called may change it.
+        unsafe {
+            let mut index = 0;
+            while index < c::PyList_GET_SIZE(callbacks.as_ptr()) {
+                let pair = Owned::from_borrowed(c::PyList_GET_ITEM(callbacks.as_ptr(), index));
+                first.keep(self.call_soon(state, &pair));
+                index += 1;
+            }
+        }
+    }
+
+    /// Has the loop call one of the callbacks.
+    ///
+    /// # Safety
+    /// A pair of a callable and a context.
+    unsafe fn call_soon(&self, state: &State, pair: &Owned) -> Py<()> {
+        let event_loop = self.event_loop()?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (function, context) = (c::PyTuple_GET_ITEM(pair.as_ptr(), 0), c::PyTuple_GET_ITEM(pair.as_ptr(), 1));
+            let names = ffi::tuple(vec![ffi::string("context")?])?;
+            let arguments = [event_loop.as_ptr(), function, self.as_ptr(), context];
+            let name = state.get(Ref::CallSoon);
+            Owned::from_new(c::PyObject_VectorcallMethod(name, arguments.as_ptr(), 3, names.as_ptr()))?;
+        }
+        Ok(())
+    }
+
+    /// Tells the process and its group that the task is done, with no task current.
+    fn tell(&self, current: &mut Current<'_>, this: &Owned, first: &mut First) {
+        let state = current.state;
+        // SAFETY: live objects.
+        let call = |current: &mut Current<'_>, name: Ref, arguments: &[*mut PyObject]| unsafe {
+            current.set(None).and_then(|()| ffi::call_method(state.get(name), arguments)).map(drop)
+        };
+        if let Some(owner) = taken(&self.owner) {
+            first.keep(call(current, Ref::OnDone, &[owner.as_ptr(), this.as_ptr()]));
+            return;
+        }
+        // Those who join come first: they shall see this outcome, not the cancellation that a failure is about to bring on them.
+        if let Some(over) = taken(&self.over) {
+            first.keep(call(current, Ref::Close, &[over.as_ptr()]));
+        }
+        let Some(held) = self.held_group() else {
+            return;
+        };
+        // SAFETY: a group.
+        let group = unsafe { GroupObject::of(held.as_ptr()) };
+        match self.phase.get() {
+            FAILED => first.keep(call(current, Ref::TaskFailed, &[held.as_ptr(), this.as_ptr()])),
+            CANCELLED if !group.is_ending() => first.keep(call(current, Ref::NoticeDeadline, &[held.as_ptr()])),
+            _ => {}
+        }
+        // What was called may have ended the group.
+        if !self.group.get().is_null() {
+            drop(group.unlink(self));
+        }
+        if group.is_awaited_and_empty() {
+            first.keep(call(current, Ref::TasksEnded, &[held.as_ptr()]));
+        }
+    }
+
+    /// Its group, unless that is just being destroyed.
+    fn held_group(&self) -> Option<Owned> {
+        let group: *mut PyObject = self.group.get().cast();
+        // SAFETY: null, or not freed yet: a group unlinks its tasks before it goes.
+        unsafe { (!group.is_null() && c::Py_REFCNT(group) > 0).then(|| Owned::from_borrowed(group)) }
+    }
+
+    fn invalid(&self, state: &State, message: &str) -> Raised {
+        let _ = state;
+        match ffi::import(c"asyncio", Some(c"InvalidStateError")) {
+            // SAFETY: an exception type.
+            Ok(kind) => unsafe { ffi::raise(kind.as_ptr(), message) },
+            Err(raised) => raised,
+        }
+    }
+}
+
+/// Of a cancel, if there is one.
+fn message(cell: &Cell<*mut PyObject>) -> Option<Owned> {
+    (!cell.get().is_null()).then(|| shown(cell))
+}
+
+/// `coroutine.throw(error)`.
+///
+/// # Safety
+/// Live objects.
+#[cold]
+unsafe fn throw(state: &State, coroutine: *mut PyObject, error: &Owned) -> Py<Sent> {
+    // SAFETY: the caller's promise; an exception type.
+    unsafe {
+        if let Ok(yielded) = ffi::call_method(state.get(Ref::Throw), &[coroutine, error.as_ptr()]) {
+            return Ok(Sent::Yielded(yielded));
+        }
+        if c::PyErr_ExceptionMatches(c::PyExc_StopIteration) == 0 {
+            return Err(Raised);
+        }
+        let stop = ffi::take_error().ok_or(Raised)?;
+        Owned::from_new(c::PyObject_GetAttr(stop.as_ptr(), state.get(Ref::NameValue))).map(Sent::Returned)
+    }
+}
+
+// Methods.
+
+/// `Task(coroutine, loop, name, owner)`: a task that begins soon. `owner._on_done(task)` is called at once when it is done.
+unsafe extern "C" fn new(
+    kind: *mut c::PyTypeObject,
+    arguments: *mut PyObject,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: what the interpreter passed to tp_new; our type, every field is written.
+        unsafe {
+            let names = ["coroutine", "loop", "name", "owner"];
+            let [coroutine, event_loop, name, owner] = ffi::parameters_of_new("Task", names, 4, arguments, keywords)?;
+            if owner.is_null() {
+                return Err(ffi::type_error("Task() needs a coroutine, a loop, a name and an owner"));
+            }
+            let state = State::of_type(kind);
+            let home = HomeObject::of_loop(state, &Owned::from_borrowed(event_loop))?;
+            let owned = |object: *mut PyObject| Some(Owned::from_borrowed(object));
+            let coroutine = Owned::from_borrowed(coroutine);
+            let task = TaskObject::make(state, &home, coroutine, owned(name), owned(owner), Origin::UNKNOWN)?;
+            let register = state.asyncio_function(Ref::RegisterTask, c"_register_task")?;
+            ffi::call(register, &[task.as_ptr()])?;
+            let begun = HomeObject::of(home.as_ptr()).begin(task.clone());
+            if begun.is_err() {
+                TaskObject::of(task.as_ptr()).reported.set(false);
+            }
+            begun.map(|()| task)
+        }
+    })
+}
+
+unsafe extern "C" fn done(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the interpreter passes a live task, here and below.
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { TaskObject::of(slf) }.is_done())))
+}
+
+unsafe extern "C" fn cancelled(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `done`.
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { TaskObject::of(slf) }.phase.get() == CANCELLED)))
+}
+
+unsafe extern "C" fn cancel(
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `done`.
+        unsafe {
+            let [message] = ffi::parameters("cancel", ["msg"], 1, arguments, number, keywords)?;
+            let message = (!message.is_null() && message != c::Py_None()).then(|| Owned::from_borrowed(message));
+            Ok(ffi::boolean(TaskObject::of(slf).cancel(message)?))
+        }
+    })
+}
+
+unsafe extern "C" fn cancelling(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `done`.
+    ffi::edge_object(|| ffi::integer(unsafe { TaskObject::of(slf) }.requests.get() as usize))
+}
+
+unsafe extern "C" fn uncancel(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `done`.
+        let this = unsafe { TaskObject::of(slf) };
+        let requests = this.requests.get().saturating_sub(1);
+        this.requests.set(requests);
+        if requests == 0 {
+            this.must_cancel.set(false);
+        }
+        ffi::integer(requests as usize)
+    })
+}
+
+unsafe extern "C" fn result(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `done`.
+        let (this, state) = unsafe { (TaskObject::of(slf), State::of(slf)) };
+        match this.phase.get() {
+            PENDING => Err(this.invalid(state, "Result is not ready.")),
+            FINISHED => Ok(shown(&this.outcome)),
+            // SAFETY: it is an exception. It has the traceback again that it had then, or each who asks would leave lines in it.
+            FAILED => unsafe {
+                let error = Owned::from_borrowed(this.outcome.get());
+                c::PyException_SetTraceback(error.as_ptr(), shown(&this.traceback).as_ptr());
+                Err(ffi::raise_object(error.as_ptr()))
+            },
+            _ => Err(raise_cancelled(this, state)),
+        }
+    })
+}
+
+unsafe extern "C" fn exception(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `done`.
+        let (this, state) = unsafe { (TaskObject::of(slf), State::of(slf)) };
+        match this.phase.get() {
+            PENDING => Err(this.invalid(state, "Exception is not set.")),
+            FINISHED => Ok(ffi::none()),
+            FAILED => Ok(shown(&this.outcome)),
+            _ => Err(raise_cancelled(this, state)),
+        }
+    })
+}
+
+/// The first time the very exception that ended it, with its traceback, later a new one: it must not be kept by the frames that it passes.
+#[cold]
+fn raise_cancelled(this: &TaskObject, state: &State) -> Raised {
+    // SAFETY: live objects.
+    unsafe {
+        match taken(&this.outcome) {
+            Some(error) => {
+                let arguments = c::PyObject_GetAttrString(error.as_ptr(), c"args".as_ptr());
+                match Owned::from_nullable(arguments) {
+                    Some(arguments) if c::PyTuple_GET_SIZE(arguments.as_ptr()) > 0 => {
+                        put(&this.message, Some(Owned::from_borrowed(c::PyTuple_GET_ITEM(arguments.as_ptr(), 0))));
+                    }
+                    Some(_) => {}
+                    None => c::PyErr_Clear(),
+                }
+                ffi::raise_object(error.as_ptr())
+            }
+            None => {
+                let Ok(kind) = state.cancelled_error() else {
+                    return Raised;
+                };
+                match this.message.get() {
+                    message if message.is_null() => c::PyErr_SetNone(kind),
+                    message => c::PyErr_SetObject(kind, message),
+                }
+                Raised
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn get_loop(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `done`.
+    ffi::edge_object(|| unsafe { TaskObject::of(slf) }.event_loop())
+}
+
+unsafe extern "C" fn get_coro(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `done`.
+    ffi::edge_object(|| Ok(shown(&unsafe { TaskObject::of(slf) }.coroutine)))
+}
+
+unsafe extern "C" fn get_context(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `done`.
+    ffi::edge_object(|| Ok(shown(&unsafe { TaskObject::of(slf) }.context)))
+}
+
+unsafe extern "C" fn get_name(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `done`.
+    ffi::edge_object(|| unsafe { TaskObject::of(slf) }.name())
+}
+
+/// `_join(channel)`: a channel that is closed when the task is done, this one if there is none yet. None: it is done.
+unsafe extern "C" fn join(slf: *mut PyObject, channel: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `done`.
+        let this = unsafe { TaskObject::of(slf) };
+        if this.is_done() {
+            return Ok(ffi::none());
+        }
+        if this.over.get().is_null() {
+            // SAFETY: alive.
+            put(&this.over, Some(unsafe { Owned::from_borrowed(channel) }));
+        }
+        Ok(shown(&this.over))
+    })
+}
+
+/// `_end()`: the process is to end.
+unsafe extern "C" fn end(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `done`.
+        unsafe { TaskObject::of(slf) }.end_by_cancel()?;
+        Ok(ffi::none())
+    })
+}
+
+/// `_spawned_at()`: file and line.
+unsafe extern "C" fn spawned_at(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `done`; written once, when it was made.
+        match unsafe { &*TaskObject::of(slf).origin.get() }.place() {
+            Some((file, line)) => ffi::string(&format!("{file}:{line}")),
+            None => ffi::string("unknown"),
+        }
+    })
+}
+
+unsafe extern "C" fn set_name(slf: *mut PyObject, name: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `done`.
+        unsafe {
+            let name = Owned::from_new(c::PyObject_Str(name))?;
+            put(&TaskObject::of(slf).name, Some(name));
+        }
+        Ok(ffi::none())
+    })
+}
+
+unsafe extern "C" fn add_done_callback(
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `done`.
+        unsafe {
+            let [function, context] =
+                ffi::parameters("add_done_callback", ["fn", "context"], 1, arguments, number, keywords)?;
+            if function.is_null() {
+                return Err(ffi::type_error("add_done_callback() needs a callable"));
+            }
+            let context = match context {
+                null if null.is_null() => Owned::from_new(c::PyContext_CopyCurrent())?,
+                context => Owned::from_borrowed(context),
+            };
+            let pair = ffi::tuple(vec![Owned::from_borrowed(function), context])?;
+            let this = TaskObject::of(slf);
+            if this.is_done() {
+                this.call_soon(State::of(slf), &pair)?;
+            } else if this.callbacks.get().is_null() {
+                put(&this.callbacks, Some(ffi::list(vec![pair])?));
+            } else {
+                ffi::check(c::PyList_Append(this.callbacks.get(), pair.as_ptr()))?;
+            }
+        }
+        Ok(ffi::none())
+    })
+}
+
+/// `_wakeup(future)`: what it waited for is done.
+unsafe extern "C" fn wakeup(slf: *mut PyObject, future: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `done`.
+        unsafe {
+            // A future that it was told to wait for, and then not: its cancel failed.
+            if TaskObject::of(slf).waits_for.get() != future {
+                return Ok(ffi::none());
+            }
+            let error = match ffi::call_method(State::of(slf).get(Ref::Result), &[future]) {
+                Ok(_) => None,
+                Err(Raised) => ffi::take_error(),
+            };
+            TaskObject::of(slf).step_alone(error)?;
+        }
+        Ok(ffi::none())
+    })
+}
+
+macro_rules! property {
+    ($name:ident, $this:ident => $value:expr) => {
+        unsafe extern "C" fn $name(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+            ffi::edge_object(|| {
+                // SAFETY: see `done`.
+                let $this = unsafe { TaskObject::of(slf) };
+                $value
+            })
+        }
+    };
+}
+
+property!(get_blocking, this => Ok(ffi::boolean(this.blocking.get())));
+property!(get_must_cancel, this => Ok(ffi::boolean(this.must_cancel.get())));
+property!(get_waits_for, this => Ok(shown(&this.waits_for)));
+property!(get_callbacks, this => Ok(shown(&this.callbacks)));
+property!(get_reported, this => Ok(ffi::boolean(this.reported.get())));
+property!(get_coroutine, this => Ok(shown(&this.coroutine)));
+property!(get_event_loop, this => this.event_loop());
+property!(get_cancel_message, this => Ok(shown(&this.message)));
+property!(get_state, this => ffi::string(match this.phase.get() {
+    PENDING => "PENDING",
+    CANCELLED => "CANCELLED",
+    _ => "FINISHED",
+}));
+property!(get_result, this => Ok(match this.phase.get() {
+    FINISHED => shown(&this.outcome),
+    _ => ffi::none(),
+}));
+property!(get_traceback, this => Ok(shown(&this.traceback)));
+property!(get_asked, this => Ok(ffi::boolean(this.asked.get())));
+property!(get_group, this => Ok(this.held_group().unwrap_or_else(ffi::none)));
+property!(get_exception, this => Ok(match this.phase.get() {
+    FAILED => shown(&this.outcome),
+    _ => ffi::none(),
+}));
+
+unsafe fn set_flag(flag: &Cell<bool>, value: *mut PyObject) -> c_int {
+    ffi::edge(-1, || {
+        // SAFETY: null means deletion; else alive.
+        flag.set(!value.is_null() && ffi::check(unsafe { c::PyObject_IsTrue(value) })? != 0);
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn set_blocking(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
+    // SAFETY: see `done`.
+    unsafe { set_flag(&TaskObject::of(slf).blocking, value) }
+}
+
+unsafe extern "C" fn set_asked(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
+    // SAFETY: see `done`.
+    unsafe { set_flag(&TaskObject::of(slf).asked, value) }
+}
+
+unsafe extern "C" fn set_reported(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
+    // SAFETY: see `done`.
+    unsafe { set_flag(&TaskObject::of(slf).reported, value) }
+}
+
+unsafe extern "C" fn set_cancel_message(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
+    // SAFETY: see `done`; null means deletion.
+    unsafe { put(&TaskObject::of(slf).message, (!value.is_null()).then(|| Owned::from_borrowed(value))) };
+    0
+}
+
+unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
+    // SAFETY: from the collector.
+    unsafe {
+        let this = TaskObject::of(slf);
+        let objects = [
+            c::Py_TYPE(slf).cast(),
+            this.coroutine.get(),
+            this.home.get(),
+            this.context.get(),
+            this.waits_for.get(),
+            this.name.get(),
+            this.message.get(),
+            this.outcome.get(),
+            this.callbacks.get(),
+            this.owner.get(),
+            this.over.get(),
+            this.traceback.get(),
+            this.attributes,
+        ];
+        for object in objects {
+            let stop = ffi::visit(object, visit, argument);
+            if stop != 0 {
+                return stop;
+            }
+        }
+        (*this.origin.get()).traverse(visit, argument)
+    }
+}
+
+/// Drops what may lead back to the task.
+///
+/// # Safety
+/// Nobody steps it any more.
+unsafe fn release(slf: *mut PyObject) {
+    // SAFETY: the caller's promise; each is dropped once.
+    unsafe {
+        let this = TaskObject::of(slf);
+        let cells = [
+            &this.coroutine,
+            &this.context,
+            &this.waits_for,
+            &this.message,
+            &this.outcome,
+            &this.callbacks,
+            &this.owner,
+            &this.over,
+            &this.traceback,
+        ];
+        ffi::drop_contents(cells.into_iter().filter_map(taken));
+        let attributes = &raw mut (*slf.cast::<TaskObject>()).attributes;
+        drop(Owned::from_nullable(attributes.replace(ptr::null_mut())));
+    }
+}
+
+unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
+    ffi::edge(0, || {
+        // SAFETY: from the collector, which found it unreachable.
+        unsafe { release(slf) };
+        Ok(0)
+    })
+}
+
+/// As asyncio's: a task that is dropped before it is done is reported to its loop.
+unsafe extern "C" fn finalize(slf: *mut PyObject) {
+    ffi::edge((), || {
+        // SAFETY: alive, as finalizers are given it.
+        let this = unsafe { TaskObject::of(slf) };
+        if this.is_done() || !this.reported.get() || this.coroutine.get().is_null() {
+            return Ok(());
+        }
+        let _aside = ffi::Aside::new();
+        // SAFETY: live objects.
+        unsafe {
+            let state = State::of(slf);
+            let Some(event_loop) = this.home().event_loop().filter(|_| !state.is_gone()) else {
+                return Ok(());
+            };
+            let report = || {
+                let context = Owned::from_new(c::PyDict_New())?;
+                let message = ffi::string("Task was destroyed but it is pending!")?;
+                ffi::check(c::PyDict_SetItemString(context.as_ptr(), c"task".as_ptr(), slf))?;
+                ffi::check(c::PyDict_SetItemString(context.as_ptr(), c"message".as_ptr(), message.as_ptr()))?;
+                ffi::call_method(state.get(Ref::CallExceptionHandler), &[event_loop.as_ptr(), context.as_ptr()])
+            };
+            if report().is_err() {
+                ffi::unraisable(slf);
+            }
+        }
+        Ok(())
+    });
+}
+
+unsafe extern "C" fn dealloc(slf: *mut PyObject) {
+    // SAFETY: the last reference is gone; each field is dropped once.
+    unsafe {
+        if c::PyObject_CallFinalizerFromDealloc(slf) != 0 {
+            return; // the report kept it
+        }
+        c::PyObject_GC_UnTrack(slf.cast());
+        let this = TaskObject::of(slf);
+        if !this.weak_references.is_null() {
+            c::PyObject_ClearWeakRefs(slf);
+        }
+        release(slf);
+        put(&this.name, None);
+        put(&this.home, None);
+        (*this.origin.get()).forget();
+        ffi::free(slf);
+    }
+}
+
+/// Makes the type.
+pub fn make_type(module: *mut PyObject) -> Py<Owned> {
+    use ffi::Method::{Fast, NoArguments, OneArgument};
+    let base = ffi::import(c"weft._task_methods", Some(c"TaskMethods"))?;
+    let methods = ffi::methods(
+        "Task",
+        &[
+            (c"done", NoArguments(done)),
+            (c"cancelled", NoArguments(cancelled)),
+            (c"cancel", Fast(cancel)),
+            (c"cancelling", NoArguments(cancelling)),
+            (c"uncancel", NoArguments(uncancel)),
+            (c"result", NoArguments(result)),
+            (c"exception", NoArguments(exception)),
+            (c"get_loop", NoArguments(get_loop)),
+            (c"get_coro", NoArguments(get_coro)),
+            (c"get_context", NoArguments(get_context)),
+            (c"get_name", NoArguments(get_name)),
+            (c"set_name", OneArgument(set_name)),
+            (c"add_done_callback", Fast(add_done_callback)),
+            (c"_wakeup", OneArgument(wakeup)),
+            (c"_join", OneArgument(join)),
+            (c"_end", NoArguments(end)),
+            (c"_spawned_at", NoArguments(spawned_at)),
+        ],
+    );
+    let properties = ffi::properties(
+        "Task",
+        &[
+            (c"_asyncio_future_blocking", get_blocking, Some(set_blocking)),
+            (c"_must_cancel", get_must_cancel, None),
+            (c"_fut_waiter", get_waits_for, None),
+            (c"_callbacks", get_callbacks, None),
+            (c"_log_destroy_pending", get_reported, Some(set_reported)),
+            (c"_coro", get_coroutine, None),
+            (c"_loop", get_event_loop, None),
+            (c"_cancel_message", get_cancel_message, Some(set_cancel_message)),
+            (c"_state", get_state, None),
+            (c"_result", get_result, None),
+            (c"_exception", get_exception, None),
+            (c"_traceback", get_traceback, None),
+            (c"_asked", get_asked, Some(set_asked)),
+            (c"_group", get_group, None),
+        ],
+    );
+    let members = ffi::table("Task", "members", || {
+        let member = |name: &'static std::ffi::CStr, offset: usize| c::PyMemberDef {
+            name: name.as_ptr(),
+            type_code: c::Py_T_PYSSIZET,
+            offset: offset as isize,
+            flags: READ_ONLY,
+            doc: ptr::null(),
+        };
+        vec![
+            member(c"__dictoffset__", offset_of!(TaskObject, attributes)),
+            member(c"__weaklistoffset__", offset_of!(TaskObject, weak_references)),
+            c::PyMemberDef::default(),
+        ]
+    });
+    let slots = vec![
+        ffi::slot(c::Py_tp_new, new as *mut c_void),
+        ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),
+        ffi::slot(c::Py_tp_clear, clear as *mut c_void),
+        ffi::slot(c::Py_tp_finalize, finalize as *mut c_void),
+        ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),
+        ffi::slot(c::Py_tp_methods, methods.cast()),
+        ffi::slot(c::Py_tp_getset, properties.cast()),
+        ffi::slot(c::Py_tp_members, members.cast()),
+    ];
+    // SAFETY: the slots are those of a `TaskObject`; the base is a class without fields.
+    unsafe {
+        ffi::make_subtype_of_size(
+            module,
+            c"weft._weft.Task",
+            size_of::<TaskObject>(),
+            &base,
+            c::Py_TPFLAGS_HAVE_GC as u64,
+            slots,
+        )
+    }
+}
