@@ -69,7 +69,7 @@ stress: build .venv/.test ## random load for SECONDS=60
 storms: build .venv/.test ## a million operations under random cancels and timeouts in each world and in mixtures of them
 	WEFT_OPERATIONS=1000000 $(venv)/python -m pytest -rP tests/test_storms.py $(ARGS)
 
-compat: build .venv/.test ## the standard library's own queue tests against weft.compat
+compat: build .venv/.test ## the standard library's own tests of queues and tasks against weft's
 	$(venv)/python tests/compat/run_upstream.py $(ARGS)
 
 # Each checker has a target folder of its own: another RUSTFLAGS would throw away the usual one's work.

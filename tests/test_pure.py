@@ -21,12 +21,15 @@ from worlds import LIMIT
 STUB = ast.parse(Path(weft.__file__).with_name("_weft.pyi").read_text())
 
 
+NOT_HERE = ["Task"]  # processes in a loop are asyncio's own tasks
+
+
 def declared():
     """What the stub declares: (path of names, node) of each function and method."""
     for node in STUB.body:
         if isinstance(node, ast.FunctionDef):
             yield (node.name,), node
-        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+        elif isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name not in NOT_HERE:
             for member in node.body:
                 if isinstance(member, ast.FunctionDef):
                     yield (node.name, member.name), member

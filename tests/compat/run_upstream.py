@@ -1,8 +1,10 @@
-"""The originals' own tests, unmodified, against the look-alikes in `weft.compat`: `make compat`.
+"""The originals' own tests, unmodified, against what weft has in their place: `make compat`. The first three are those of
+the look-alikes in `weft.compat`, the last those of the tasks that processes are in an asyncio loop.
 
     queue     CPython's test.test_queue, of the interpreter that runs this
     asyncio   CPython's test.test_asyncio.test_queues, of the interpreter that runs this
     janus     the tests in janus' source archive, which pip downloads into a temporary folder
+    tasks     what CPython's test.test_asyncio.test_tasks has for each kind of asyncio.Task
 
 Only the names that a test module sees are other ones while it is loaded: `queue`, `asyncio.Queue`, `janus`.
 
@@ -14,8 +16,10 @@ something failed, 2 when a suite could not be run.
 from __future__ import annotations
 
 import argparse
+import contextvars
 import faulthandler
 import importlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -50,6 +54,16 @@ EXCLUDED = {
         "test_mixed.py::TestMixedMode::test_get_loop_ok": "a queue here belongs to no loop: it has no `_loop`",
         "test_mixed.py::TestMixedMode::test_get_loop_different_loop": "a second loop is welcome, not an error",
         **dict.fromkeys(BLOCKING, "it blocks a running loop, which weft refuses (law L11); without a loop it passes"),
+    },
+    "tasks": {
+        "test_context_4": "a process runs in a copy of the context it was given: `Group.spawn(context=)`",
+        "test_get_context": "the same",
+        "test_error_in_call_soon": "it begins in weft's own queue, which gets over a `call_soon` that fails",
+        "test_log_destroyed_pending_task": "where it was made is kept in debug mode, and there processes are asyncio's own tasks",
+        "test_task_source_traceback": "the same",
+        "test_log_traceback": "no error is left to be logged: its group raises it",
+        "test_set_exception_causes_invalid_state": "it calls the method of asyncio.Future's own type on the task",
+        "test_set_result_causes_invalid_state": "the same",
     },
 }
 
@@ -180,6 +194,53 @@ def run_asyncio() -> Results:
     return run_module(module)
 
 
+def run_tasks() -> Results:
+    import asyncio
+
+    import weft._weft
+
+    tests = load("test.test_asyncio.test_tasks")
+    numbers = itertools.count(1)
+
+    class Owner:
+        def _on_done(self, task):
+            pass
+
+    class Kind(type):
+        """What the tests call to make a task, and compare with its type."""
+
+        def __call__(cls, coro, *, loop=None, name=None, context=None, eager_start=False):
+            if not asyncio.iscoroutine(coro):
+                raise TypeError(f"a coroutine was expected, got {coro!r}")
+            loop = loop or asyncio.get_running_loop()
+            name = f"Task-{next(numbers)}" if name is None else str(name)
+            context = context or contextvars.copy_context()
+            return context.run(weft._weft.Task, coro, loop, name, Owner())
+
+        def __instancecheck__(cls, instance):
+            return isinstance(instance, weft._weft.Task)
+
+        def __getitem__(cls, item):
+            return types.GenericAlias(cls, item)
+
+    class Task(metaclass=Kind):
+        pass
+
+    class Tasks(tests.BaseTaskTests, tests.SetMethodsTest, tests.test_utils.TestCase):
+        Future = asyncio.Future
+
+    Tasks.Task = Task
+    # Not every version has each of them.
+    EXCLUDED["tasks"] = {name: why for name, why in EXCLUDED["tasks"].items() if hasattr(Tasks, name)}
+    results = Results()
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(Tasks)
+    suite.run(Recorder(results))
+    for kept in (results.outcomes, results.details):
+        for name in list(kept):
+            kept[name.rpartition(".")[2]] = kept.pop(name)
+    return results
+
+
 # --- janus' -----------------------------------------------------------------------------------------------------------
 
 
@@ -254,7 +315,7 @@ def run_janus() -> Results:
         return results
 
 
-SUITES = {"queue": run_queue, "asyncio": run_asyncio, "janus": run_janus}
+SUITES = {"queue": run_queue, "asyncio": run_asyncio, "janus": run_janus, "tasks": run_tasks}
 
 
 def main() -> int:
