@@ -66,6 +66,17 @@ TARGETS = [
     ),
     Target("gevent, rendezvous: Channel / weft", "pipe_0 gevent", "pipe_0 weft-gevent", ">=", 1),
     Target("gevent, buffered: Queue(128) / weft", "pipe_128 gevent", "pipe_128 weft-gevent", ">=", 1),
+    *(
+        Target(
+            f"{program}, processes: weft / Go on one thread", f"{program} weft-processes", f"{program} go", "<=", limit
+        )
+        for program, limit in (("pipe_0", 3.5), ("ring", 3.5), ("commstime", 3.5), ("sieve", 4.5))
+    ),
+    *(
+        Target(f"{program}, processes: asyncio / weft", f"{program} asyncio", f"{program} weft-processes", ">=", limit)
+        for program, limit in (("pipe_0", 10), ("ring", 10), ("commstime", 7), ("sieve", 6))
+    ),
+    Target("spawn and join: asyncio.TaskGroup / weft", "spawn_join asyncio", "spawn_join weft", ">=", 5),
     Target("selecting over 1000 / over 10", "selecting_1000 weft", "selecting_10 weft", "<=", 1.5),
 ]
 
@@ -120,7 +131,8 @@ def rows(program: str, cells: list[dict]) -> list[tuple[str, ...]]:
             lines.append((cell["rival"], cell["how"], str(cell["n"]), *times, ratio))
         elif cell["status"] == "failed":
             lines.append((cell["rival"], f"FAILED: {cell['note']}"))
-    none = [cell["rival"] for cell in cells if cell["status"] == "none" and cell["rival"] not in ("python", "posix")]
+    not_asked = ("python", "posix", "weft-processes")  # floors; weft, shown as such
+    none = [cell["rival"] for cell in cells if cell["status"] == "none" and cell["rival"] not in not_asked]
     if PROGRAMS[program].select and none:
         lines.append(("none:", ", ".join(none)))
     return lines

@@ -15,6 +15,7 @@ class Rival(NamedTuple):
 # The order is the table's order. The programs of Go and C are in native.py.
 RIVALS = {
     "weft": Rival("weft_channels", ("weft",)),
+    "weft-processes": Rival("weft_channels", ("weft",), table="PROCESSES"),
     "weft-uvloop": Rival("weft_channels", ("weft", "uvloop"), loop="uvloop"),
     "weft-trio": Rival("trio_channels", ("weft", "trio"), table="WEFT"),
     "weft-gevent": Rival("weft_greenlets", ("weft", "gevent")),

@@ -1,4 +1,4 @@
-"""weft: plain asyncio tasks, threads, and both, on its public surface only."""
+"""weft: plain asyncio tasks, processes, threads, and tasks with threads, on its public surface only."""
 
 import asyncio
 import threading
@@ -6,6 +6,13 @@ import threading
 import weft
 
 from benches.programs import PRODUCERS, RING, STRIDE, Does, now
+
+
+class Tasks(asyncio.TaskGroup):
+    """Plain tasks, spawned in the words of `weft.Group`."""
+
+    def spawn(self, function, *args):
+        return self.create_task(function(*args))
 
 
 async def produce(ch, numbers):
@@ -20,23 +27,23 @@ async def consume(ch, n):
     return total
 
 
-async def pipe(run, capacity):
+async def pipe(run, group, capacity):
     ch = weft.Channel(capacity)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(produce(ch, range(run.n)))
-        got = tasks.create_task(consume(ch, run.n))
+    async with group() as tasks:
+        tasks.spawn(produce, ch, range(run.n))
+        got = tasks.spawn(consume, ch, run.n)
     return got.result()
 
 
-async def ping_pong(run):
+async def ping_pong(run, group):
     there, back = weft.Channel(), weft.Channel()
 
     async def echo():
         for _ in range(run.n):
             await back.send(await there.recv() + 1)
 
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(echo())
+    async with group() as tasks:
+        tasks.spawn(echo)
         total, samples = 0, run.samples
         for i in range(run.n):
             sent = now()
@@ -46,7 +53,7 @@ async def ping_pong(run):
     return total
 
 
-async def commstime(run):
+async def commstime(run, group):
     n = run.n
     a, b, c, d = (weft.Channel() for _ in range(4))
 
@@ -66,14 +73,14 @@ async def commstime(run):
         for _ in range(n):
             await c.send(await b.recv() + 1)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with group() as tasks:
         for process in prefix, delta, successor:
-            tasks.create_task(process())
-        got = tasks.create_task(consume(d, n))
+            tasks.spawn(process)
+        got = tasks.spawn(consume, d, n)
     return got.result()
 
 
-async def ring(run):
+async def ring(run, group):
     rounds = run.n // RING
     chs = [weft.Channel() for _ in range(RING)]
 
@@ -81,9 +88,9 @@ async def ring(run):
         for _ in range(rounds):
             await out.send(await inp.recv() + 1)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with group() as tasks:
         for inp, out in zip(chs, chs[1:]):
-            tasks.create_task(node(inp, out))
+            tasks.spawn(node, inp, out)
         token = 0
         for _ in range(rounds):
             await chs[0].send(token)
@@ -91,7 +98,7 @@ async def ring(run):
     return token
 
 
-async def sieve(run):
+async def sieve(run, group):
     async def numbers(out):
         for i in range(2, run.n + 1):
             await out.send(i)
@@ -103,21 +110,21 @@ async def sieve(run):
                 await out.send(number)
         await out.send(0)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with group() as tasks:
         primes, ch = 0, weft.Channel()
-        tasks.create_task(numbers(ch))
+        tasks.spawn(numbers, ch)
         while prime := await ch.recv():
             primes, inp, ch = primes + 1, ch, weft.Channel()
-            tasks.create_task(sift(prime, inp, ch))
+            tasks.spawn(sift, prime, inp, ch)
     return primes
 
 
-async def fan_in(run):
+async def fan_in(run, group):
     ch = weft.Channel()
-    async with asyncio.TaskGroup() as tasks:
+    async with group() as tasks:
         for p in range(PRODUCERS):
-            tasks.create_task(produce(ch, range(p, run.n, PRODUCERS)))
-        got = tasks.create_task(consume(ch, run.n))
+            tasks.spawn(produce, ch, range(p, run.n, PRODUCERS))
+        got = tasks.spawn(consume, ch, run.n)
     return got.result()
 
 
@@ -270,13 +277,13 @@ async def thread_loop_thread(run):
 
 
 PROGRAMS = {
-    "pipe_0": Does("Channel()", pipe, (0,)),
-    "pipe_128": Does("Channel(128)", pipe, (128,)),
-    "ping_pong": Does("Channel()", ping_pong),
-    "commstime": Does("Channel()", commstime),
-    "ring": Does("Channel()", ring),
-    "sieve": Does("Channel()", sieve),
-    "fan_in": Does("Channel()", fan_in),
+    "pipe_0": Does("Channel()", pipe, (Tasks, 0)),
+    "pipe_128": Does("Channel(128)", pipe, (Tasks, 128)),
+    "ping_pong": Does("Channel()", ping_pong, (Tasks,)),
+    "commstime": Does("Channel()", commstime, (Tasks,)),
+    "ring": Does("Channel()", ring, (Tasks,)),
+    "sieve": Does("Channel()", sieve, (Tasks,)),
+    "fan_in": Does("Channel()", fan_in, (Tasks,)),
     "recv_ready": Does("recv", select_ready, (1, select_1)),
     "select2_ready": Does("select", select_ready, (2, select_2)),
     "select4_ready": Does("select", select_ready, (4, select_4)),
@@ -295,4 +302,15 @@ PROGRAMS = {
     "thread_to_loop_0": Does("Channel()", thread_to_loop, (0,)),
     "thread_to_loop_128": Does("Channel(128)", thread_to_loop, (128,)),
     "thread_loop_thread": Does("Channel()", thread_loop_thread),
+}
+
+# The same in a group, whose processes weft steps itself.
+PROCESSES = {
+    "pipe_0": Does("Group, Channel()", pipe, (weft.Group, 0)),
+    "pipe_128": Does("Group, Channel(128)", pipe, (weft.Group, 128)),
+    "ping_pong": Does("Group, Channel()", ping_pong, (weft.Group,)),
+    "commstime": Does("Group, Channel()", commstime, (weft.Group,)),
+    "ring": Does("Group, Channel()", ring, (weft.Group,)),
+    "sieve": Does("Group, Channel()", sieve, (weft.Group,)),
+    "fan_in": Does("Group, Channel()", fan_in, (weft.Group,)),
 }
