@@ -33,7 +33,8 @@ refs! {
     // `()`.
     Empty,
     // Found when first needed.
-    GetRunningLoop, CurrentTask, CancelledError, Monotonic, Task, Settled, CurrentTasks, RegisterTask, UnregisterTask, SteppedProcess,
+    GetRunningLoop, CurrentTask, CancelledError, Monotonic, Task, Settled, RegisterTask, UnregisterTask, SteppedProcess,
+    #[cfg(not(Py_3_14))] CurrentTasks,
     #[cfg(Py_3_12)] SwapCurrentTask,
     #[cfg(not(Py_3_12))] EnterTask,
     #[cfg(not(Py_3_12))] LeaveTask,
