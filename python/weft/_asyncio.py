@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import sys
 import weakref
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +32,6 @@ __all__ = ["AsyncioHost", "add", "settled", "shows_processes"]
 # `asyncio.all_tasks` finds the tasks that are no `asyncio.Task` in a set of weak references. To have each process in there
 # would take as long as all else that is done for a process, and as much memory as half of the rest. So the set is told to
 # look at weft's own lists as well, by giving it another class.
-_REGISTRY = "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
 
 _loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()  # those with groups of processes
 _probes: list[object] = []
@@ -58,6 +56,22 @@ class _Probe:
         return False
 
 
+def _registry(loop: asyncio.AbstractEventLoop) -> Any:
+    """That set, or None. asyncio does not give it away from 3.14 on; but a weak reference in such a set has a callback that
+    knows the set, to be taken out."""
+    probe = _Probe(loop)
+    asyncio._register_task(probe)  # type: ignore[arg-type]
+    try:
+        for reference in weakref.getweakrefs(probe):
+            for default in getattr(reference.__callback__, "__defaults__", None) or ():
+                held = cast("object", default() if isinstance(default, weakref.ref) else None)
+                if held.__class__ in (weakref.WeakSet, _Registry):
+                    return held
+    finally:
+        asyncio._unregister_task(probe)  # type: ignore[arg-type]
+    return None
+
+
 def _give_back(registry: Any) -> None:
     """As it was: asyncio's extension keeps the set for longer than a sub-interpreter lives, and would keep all of weft."""
     registry.__class__ = weakref.WeakSet
@@ -67,13 +81,12 @@ def shows_processes(loop: asyncio.AbstractEventLoop) -> bool:
     """Have `asyncio.all_tasks` find the processes of a loop in weft's own lists. False: it does not."""
     if loop in _loops:
         return True
-    registry: Any = getattr(asyncio.tasks, _REGISTRY, None)
-    kind: type[Any] = registry.__class__
-    if kind is weakref.WeakSet:
+    registry = _registry(loop)
+    if registry is None:
+        return False
+    if registry.__class__ is weakref.WeakSet:
         registry.__class__ = _Registry
         atexit.register(_give_back, registry)
-    elif kind is not _Registry:
-        return False
     probe = _Probe(loop)
     _probes.append(probe)
     try:
