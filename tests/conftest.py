@@ -95,6 +95,17 @@ def loop_run(request):
 arun = loop_run
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_heap():
+    """The collections that tests ask for do not walk all that libraries and earlier modules have made."""
+    gc.collect()
+    if hasattr(gc, "freeze"):  # PyPy's collector has no such thing
+        gc.freeze()
+    yield
+    if hasattr(gc, "unfreeze"):
+        gc.unfreeze()
+
+
 @pytest.fixture
 def no_gc():
     """Reference counts alone."""

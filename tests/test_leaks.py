@@ -25,7 +25,7 @@ ROUNDS = 25
 # By the name of their type: what a round makes and must not leave. Event loops are found by their base class.
 COUNTED = {
     *("Op", "Channel", "Sender", "Receiver", "Selecting", "Selected", "_Home", "_Drain", "_Await", "_Stop"),
-    *("Value", "Process", "TaskProcess", "ThreadProcess", "Group"),
+    *("Value", "SteppedProcess", "TaskProcess", "ThreadProcess", "Group"),
     *("Task", "coroutine", "generator", "async_generator", "Future", "Handle", "TimerHandle", "traceback", "Context"),
 }
 
