@@ -86,6 +86,21 @@ impl Drop for Owned {
     }
 }
 
+/// Replaces a reference that is kept in a cell, null for none.
+#[inline]
+pub fn put(cell: &Cell<*mut PyObject>, value: Option<Owned>) {
+    let old = cell.replace(value.map_or(ptr::null_mut(), Owned::into_ptr));
+    // SAFETY: the reference was the cell's.
+    drop(unsafe { Owned::from_nullable(old) });
+}
+
+/// Takes it out.
+#[inline]
+pub fn taken(cell: &Cell<*mut PyObject>) -> Option<Owned> {
+    // SAFETY: the reference was the cell's, and is the caller's now.
+    unsafe { Owned::from_nullable(cell.replace(ptr::null_mut())) }
+}
+
 /// A new reference to `None`.
 #[inline]
 pub fn none() -> Owned {
@@ -283,6 +298,33 @@ pub fn restore_error(error: Owned) -> Raised {
         }
     }
     Raised
+}
+
+/// The first error of several calls, all of which are made.
+#[derive(Default)]
+pub struct First(Option<Owned>);
+
+impl First {
+    pub fn keep(&mut self, result: Py<()>) {
+        if result.is_err() {
+            let error = take_error();
+            if self.0.is_none() {
+                self.0 = error;
+            }
+        }
+    }
+
+    /// This one counts before all others.
+    pub fn replace(&mut self, error: Owned) {
+        self.0 = Some(error);
+    }
+
+    pub fn raise(self) -> Py<()> {
+        match self.0 {
+            Some(error) => Err(restore_error(error)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Keeps an error that is set out of the way while something else calls Python, as in a deallocator.

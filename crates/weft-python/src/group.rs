@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use crate::ffi::{self, Owned, Py, PyObject, c};
+use crate::ffi::{self, First, Owned, Py, PyObject, c};
 use crate::home::HomeObject;
 use crate::origin::Origin;
 use crate::state::{Ref, State};
@@ -226,19 +226,13 @@ unsafe extern "C" fn next_number(slf: *mut PyObject, _: *mut PyObject) -> *mut P
 /// `_cancel_tasks()`.
 unsafe extern "C" fn cancel_tasks(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
-        let mut first = None;
+        let mut first = First::default();
         // SAFETY: see `spawn`.
         for task in unsafe { GroupObject::of(slf) }.tasks() {
             // SAFETY: a live task.
-            if unsafe { TaskObject::of(task.as_ptr()) }.end_by_cancel().is_err() {
-                let error = ffi::take_error();
-                first = first.or(error);
-            }
+            first.keep(unsafe { TaskObject::of(task.as_ptr()) }.end_by_cancel());
         }
-        match first {
-            Some(error) => Err(ffi::restore_error(error)),
-            None => Ok(ffi::none()),
-        }
+        first.raise().map(|()| ffi::none())
     })
 }
 

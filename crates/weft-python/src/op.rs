@@ -128,7 +128,7 @@ impl Select {
     #[inline]
     pub fn add(&mut self, op: &OpObject, case: Owned) {
         op.phase.store(TAKEN, Ordering::Relaxed);
-        OpObject::put(&op.case, Some(case));
+        ffi::put(&op.case, Some(case));
         self.cases.push(op.itself().into_ptr().cast());
     }
 
@@ -173,7 +173,7 @@ impl Select {
         for op in &self.cases {
             // SAFETY: held until below.
             let op = unsafe { &**op };
-            OpObject::put(&op.case, None);
+            ffi::put(&op.case, None);
             op.phase.store(FRESH, Ordering::Relaxed);
         }
         self.clear();
@@ -337,18 +337,6 @@ impl OpObject {
 
     pub fn due(&self) -> f64 {
         self.due.get()
-    }
-
-    /// A reference kept in a cell, replaced.
-    fn put(cell: &Cell<*mut PyObject>, value: Option<Owned>) {
-        let old = cell.replace(value.map_or(ptr::null_mut(), Owned::into_ptr));
-        // SAFETY: the reference was ours.
-        drop(unsafe { Owned::from_nullable(old) });
-    }
-
-    fn taken(cell: &Cell<*mut PyObject>) -> Option<Owned> {
-        // SAFETY: the reference is ours.
-        unsafe { Owned::from_nullable(cell.replace(ptr::null_mut())) }
     }
 
     /// All leaves, first to last; an operation that is no select is its own only leaf.
@@ -1149,7 +1137,7 @@ unsafe extern "C" fn map(slf: *mut PyObject, function: *mut PyObject) -> *mut Py
             }
             functions.push(Owned::from_borrowed(function));
             op.bare.set(false);
-            OpObject::put(&op.map, Some(ffi::tuple(functions)?));
+            ffi::put(&op.map, Some(ffi::tuple(functions)?));
             Ok(op.itself())
         }
     })

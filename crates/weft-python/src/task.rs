@@ -8,15 +8,15 @@
 //!   2. `waits_for` is an operation that is parked, whose `callback` is this task.
 //!   3. `waits_for` is another future, which calls `_wakeup` when it is done.
 //!
-//! asyncio knows the task by its documented hooks for tasks of other types: it is registered while it is not done, and the current task
-//! while it is stepped. Source: CPython, Lib/asyncio/tasks.py, for what a step does.
+//! asyncio knows the task by its documented hooks for tasks of other types: it is the current task while it is stepped, and one that no group lists
+//! is registered while it is not done (those of groups: `weft._asyncio`). Source: CPython, Lib/asyncio/tasks.py, for what a step does.
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
 
-use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
+use crate::ffi::{self, First, Owned, Py, PyObject, Raised, c};
 use crate::group::GroupObject;
 use crate::home::HomeObject;
 use crate::op::OpObject;
@@ -197,39 +197,6 @@ impl Drop for Current<'_> {
     }
 }
 
-/// The first error of several calls, all of which are made.
-#[derive(Default)]
-struct First(Option<Owned>);
-
-impl First {
-    fn keep(&mut self, result: Py<()>) {
-        if result.is_err() {
-            let error = ffi::take_error();
-            if self.0.is_none() {
-                self.0 = error;
-            }
-        }
-    }
-
-    fn raise(self) -> Py<()> {
-        match self.0 {
-            Some(error) => Err(ffi::restore_error(error)),
-            None => Ok(()),
-        }
-    }
-}
-
-fn put(cell: &Cell<*mut PyObject>, value: Option<Owned>) {
-    let old = cell.replace(value.map_or(ptr::null_mut(), Owned::into_ptr));
-    // SAFETY: the reference was ours.
-    drop(unsafe { Owned::from_nullable(old) });
-}
-
-fn taken(cell: &Cell<*mut PyObject>) -> Option<Owned> {
-    // SAFETY: the reference is ours.
-    unsafe { Owned::from_nullable(cell.replace(ptr::null_mut())) }
-}
-
 /// A new reference, or None.
 fn shown(cell: &Cell<*mut PyObject>) -> Owned {
     let object = cell.get();
@@ -335,7 +302,7 @@ impl TaskObject {
             }
         }
         self.must_cancel.set(true);
-        put(&self.message, message);
+        ffi::put(&self.message, message);
         Ok(true)
     }
 
@@ -379,7 +346,7 @@ impl TaskObject {
         if self.must_cancel.replace(false) {
             error = Some(self.cancellation(state, error)?);
         }
-        put(&self.waits_for, None);
+        ffi::put(&self.waits_for, None);
         current.set(Some(this))?;
         match self.send(state, error)? {
             Sent::Yielded(yielded) => Ok(match self.wait_for(state, this, yielded)? {
@@ -393,8 +360,12 @@ impl TaskObject {
     /// It ends with the error that is set.
     #[cold]
     fn fail(&self, state: &State, first: &mut First) {
-        let Some(raised) = ffi::take_error() else {
-            return self.conclude(FINISHED, ffi::none(), first);
+        let Some(raised) = ffi::take_error().or_else(|| {
+            // What steps a coroutine has broken the interpreter's rule that a failure has an exception.
+            let _ = ffi::runtime_error("a coroutine failed without an exception");
+            ffi::take_error()
+        }) else {
+            return self.conclude(CANCELLED, ffi::none(), first);
         };
         // SAFETY: an exception and exception types, which live as long as the state.
         let is = |kind: *mut PyObject| unsafe { c::PyErr_GivenExceptionMatches(raised.as_ptr(), kind) != 0 };
@@ -428,11 +399,11 @@ impl TaskObject {
             false => raised.clone(),
         };
         // SAFETY: an exception.
-        put(&self.traceback, unsafe { Owned::from_nullable(c::PyException_GetTraceback(error.as_ptr())) });
+        ffi::put(&self.traceback, unsafe { Owned::from_nullable(c::PyException_GetTraceback(error.as_ptr())) });
         self.conclude(FAILED, error, first);
         if ends_the_loop {
             // As asyncio's: it goes on out of the loop.
-            first.0 = Some(raised);
+            first.replace(raised);
         }
     }
 
@@ -460,7 +431,7 @@ impl TaskObject {
                     "task".to_owned()
                 }
             };
-            put(&self.name, Some(ffi::string(&format!("{function}-{}", self.number.get()))?));
+            ffi::put(&self.name, Some(ffi::string(&format!("{function}-{}", self.number.get()))?));
         }
         Ok(shown(&self.name))
     }
@@ -504,10 +475,10 @@ impl TaskObject {
             // SAFETY: just tested.
             let op = unsafe { OpObject::of(yielded.as_ptr()) };
             if op.wakes_task(self.home(), this) {
-                put(&self.waits_for, Some(yielded));
+                ffi::put(&self.waits_for, Some(yielded));
                 if self.must_cancel.get() && op.cancel_wait(message(&self.message)) {
                     self.must_cancel.set(false);
-                    put(&self.message, None);
+                    ffi::put(&self.message, None);
                 }
                 return Ok(None);
             }
@@ -563,10 +534,10 @@ impl TaskObject {
             ffi::check(c::PyObject_SetAttr(yielded.as_ptr(), state.get(Ref::NameBlocking), c::Py_False()))?;
             let wakeup = Owned::from_new(c::PyObject_GetAttr(self.as_ptr(), state.get(Ref::NameWakeup)))?;
             ffi::call_method(state.get(Ref::AddDoneCallback), &[yielded.as_ptr(), wakeup.as_ptr()])?;
-            put(&self.waits_for, Some(yielded));
+            ffi::put(&self.waits_for, Some(yielded));
             if self.must_cancel.get() && self.cancel_future(state, message(&self.message).as_ref())? {
                 self.must_cancel.set(false);
-                put(&self.message, None);
+                ffi::put(&self.message, None);
             }
         }
         Ok(())
@@ -597,7 +568,7 @@ impl TaskObject {
     /// The `CancelledError` to throw: the one that is on its way already, or a new one with the message of the cancel.
     #[cold]
     fn cancellation(&self, state: &State, error: Option<Owned>) -> Py<Owned> {
-        let message = taken(&self.message);
+        let message = ffi::taken(&self.message);
         let kind = state.cancelled_error()?;
         // SAFETY: live objects.
         unsafe {
@@ -613,14 +584,14 @@ impl TaskObject {
     fn conclude(&self, phase: u8, outcome: Owned, first: &mut First) {
         // SAFETY: a live object of ours.
         let state = unsafe { State::of(self.as_ptr()) };
-        put(&self.outcome, Some(outcome));
+        ffi::put(&self.outcome, Some(outcome));
         self.phase.set(phase);
         if self.group.get().is_null() {
             let unregister = state.asyncio_function(Ref::UnregisterTask, c"_unregister_task");
             // SAFETY: live objects.
             first.keep(unregister.and_then(|function| unsafe { ffi::call(function, &[self.as_ptr()]) }.map(drop)));
         }
-        let Some(callbacks) = taken(&self.callbacks) else {
+        let Some(callbacks) = ffi::taken(&self.callbacks) else {
             return;
         };
         // SAFETY: a list of pairs. What is called may change it.
@@ -658,12 +629,12 @@ impl TaskObject {
         let call = |current: &mut Current<'_>, name: Ref, arguments: &[*mut PyObject]| unsafe {
             current.set(None).and_then(|()| ffi::call_method(state.get(name), arguments)).map(drop)
         };
-        if let Some(owner) = taken(&self.owner) {
+        if let Some(owner) = ffi::taken(&self.owner) {
             first.keep(call(current, Ref::OnDone, &[owner.as_ptr(), this.as_ptr()]));
             return;
         }
         // Those who join come first: they shall see this outcome, not the cancellation that a failure is about to bring on them.
-        if let Some(over) = taken(&self.over) {
+        if let Some(over) = ffi::taken(&self.over) {
             first.keep(call(current, Ref::Close, &[over.as_ptr()]));
         }
         let Some(held) = self.held_group() else {
@@ -838,12 +809,12 @@ unsafe extern "C" fn exception(slf: *mut PyObject, _: *mut PyObject) -> *mut PyO
 fn raise_cancelled(this: &TaskObject, state: &State) -> Raised {
     // SAFETY: live objects.
     unsafe {
-        match taken(&this.outcome) {
+        match ffi::taken(&this.outcome) {
             Some(error) => {
                 let arguments = c::PyObject_GetAttrString(error.as_ptr(), c"args".as_ptr());
                 match Owned::from_nullable(arguments) {
                     Some(arguments) if c::PyTuple_GET_SIZE(arguments.as_ptr()) > 0 => {
-                        put(&this.message, Some(Owned::from_borrowed(c::PyTuple_GET_ITEM(arguments.as_ptr(), 0))));
+                        ffi::put(&this.message, Some(Owned::from_borrowed(c::PyTuple_GET_ITEM(arguments.as_ptr(), 0))));
                     }
                     Some(_) => {}
                     None => c::PyErr_Clear(),
@@ -894,7 +865,7 @@ unsafe extern "C" fn join(slf: *mut PyObject, channel: *mut PyObject) -> *mut Py
         }
         if this.over.get().is_null() {
             // SAFETY: alive.
-            put(&this.over, Some(unsafe { Owned::from_borrowed(channel) }));
+            ffi::put(&this.over, Some(unsafe { Owned::from_borrowed(channel) }));
         }
         Ok(shown(&this.over))
     })
@@ -925,7 +896,7 @@ unsafe extern "C" fn set_name(slf: *mut PyObject, name: *mut PyObject) -> *mut P
         // SAFETY: see `done`.
         unsafe {
             let name = Owned::from_new(c::PyObject_Str(name))?;
-            put(&TaskObject::of(slf).name, Some(name));
+            ffi::put(&TaskObject::of(slf).name, Some(name));
         }
         Ok(ffi::none())
     })
@@ -954,7 +925,7 @@ unsafe extern "C" fn add_done_callback(
             if this.is_done() {
                 this.call_soon(State::of(slf), &pair)?;
             } else if this.callbacks.get().is_null() {
-                put(&this.callbacks, Some(ffi::list(vec![pair])?));
+                ffi::put(&this.callbacks, Some(ffi::list(vec![pair])?));
             } else {
                 ffi::check(c::PyList_Append(this.callbacks.get(), pair.as_ptr()))?;
             }
@@ -1044,7 +1015,7 @@ unsafe extern "C" fn set_reported(slf: *mut PyObject, value: *mut PyObject, _: *
 
 unsafe extern "C" fn set_cancel_message(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
     // SAFETY: see `done`; null means deletion.
-    unsafe { put(&TaskObject::of(slf).message, (!value.is_null()).then(|| Owned::from_borrowed(value))) };
+    unsafe { ffi::put(&TaskObject::of(slf).message, (!value.is_null()).then(|| Owned::from_borrowed(value))) };
     0
 }
 
@@ -1096,7 +1067,7 @@ unsafe fn release(slf: *mut PyObject) {
             &this.over,
             &this.traceback,
         ];
-        ffi::drop_contents(cells.into_iter().filter_map(taken));
+        ffi::drop_contents(cells.into_iter().filter_map(ffi::taken));
         let attributes = &raw mut (*slf.cast::<TaskObject>()).attributes;
         drop(Owned::from_nullable(attributes.replace(ptr::null_mut())));
     }
@@ -1152,8 +1123,8 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             c::PyObject_ClearWeakRefs(slf);
         }
         release(slf);
-        put(&this.name, None);
-        put(&this.home, None);
+        ffi::put(&this.name, None);
+        ffi::put(&this.home, None);
         (*this.origin.get()).forget();
         ffi::free(slf);
     }

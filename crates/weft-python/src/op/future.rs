@@ -96,14 +96,14 @@ impl OpObject {
     pub(super) fn deliver_late(&self) -> Py<()> {
         if let Sleeper::Loop(home) = self.sleeper() {
             // SAFETY: a sleeper's home is one.
-            unsafe { HomeObject::of(home.as_ptr()) }.cancel_later(self.state(), Self::taken(&self.message))?;
+            unsafe { HomeObject::of(home.as_ptr()) }.cancel_later(self.state(), ffi::taken(&self.message))?;
         }
         Ok(())
     }
 
     #[cold]
     pub(super) fn raise_cancelled(&self) -> Raised {
-        let message = Self::taken(&self.message);
+        let message = ffi::taken(&self.message);
         let Ok(kind) = self.state().cancelled_error() else {
             return Raised;
         };
@@ -120,8 +120,8 @@ impl OpObject {
     /// Called by the home: the task's callback and context, once. A task of ours is its own callback, and has no context here.
     #[inline]
     pub fn take_callback(&self) -> Option<(Owned, Option<Owned>)> {
-        let callback = Self::taken(&self.callback)?;
-        Some((callback, Self::taken(&self.context)))
+        let callback = ffi::taken(&self.callback)?;
+        Some((callback, ffi::taken(&self.context)))
     }
 
     /// A task that steps from `home` was given this operation to wait for. `false`: it cannot be waited for there.
@@ -136,7 +136,7 @@ impl OpObject {
         }
         self.blocking.set(false);
         self.bare.set(false);
-        Self::put(&self.callback, Some(task.clone()));
+        ffi::put(&self.callback, Some(task.clone()));
         if self.missed.replace(false) {
             // SAFETY: alive; the reference that the queue takes over.
             drop(unsafe { OpObject::wake(self.itself().into_ptr().cast()) });
@@ -149,7 +149,7 @@ impl OpObject {
         if self.phase.load(Ordering::Relaxed) != PARKED || self.cancelled.get() || self.is_somebody_elses() {
             return false;
         }
-        Self::put(&self.message, message);
+        ffi::put(&self.message, message);
         if self.withdraw() {
             self.cancelled.set(true);
             // SAFETY: alive; the reference that the queue takes over.
@@ -412,8 +412,8 @@ pub(super) unsafe extern "C" fn add_done_callback(
             } else {
                 Owned::from_borrowed(context)
             };
-            OpObject::put(&op.context, Some(context));
-            OpObject::put(&op.callback, Some(Owned::from_borrowed(callback)));
+            ffi::put(&op.context, Some(context));
+            ffi::put(&op.callback, Some(Owned::from_borrowed(callback)));
             if op.missed.replace(false) {
                 drop(OpObject::wake(op.itself().into_ptr().cast()));
             }

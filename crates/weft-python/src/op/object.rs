@@ -188,7 +188,7 @@ impl OpObject {
     pub(super) fn drop_values(&self) {
         for cell in [&self.map, &self.callback, &self.context, &self.message] {
             if !cell.get().is_null() {
-                drop(Self::taken(cell));
+                drop(ffi::taken(cell));
             }
         }
         // SAFETY: nobody performs an operation that is being destroyed; the slot is ours.
@@ -221,7 +221,7 @@ pub(super) unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         };
         if op.bare.get() && matches!(op.phase.load(Ordering::Relaxed), DONE | TAKEN) {
             if !op.case.get().is_null() {
-                OpObject::put(&op.case, None);
+                ffi::put(&op.case, None);
             }
             if let (Some(value), _) = op.node.take() {
                 ffi::drop_contents([value]);
@@ -260,7 +260,7 @@ pub(super) unsafe fn dismantle(op: &OpObject) {
             _ => {}
         }
         op.drop_values();
-        OpObject::put(&op.case, None);
+        ffi::put(&op.case, None);
         (*op.made.get()).forget();
         let this: *mut OpObject = slf.cast();
         ptr::drop_in_place(&raw mut (*this).waiter);
