@@ -515,18 +515,25 @@ def test_l4_a_cancel_that_was_taken_back_is_not_delivered(looped):
 
 
 def test_l4_an_operation_that_completes_at_once_does_not_see_a_pending_cancel(looped):
-    ch = weft.Channel(1)
-    ch.send_nowait("v")
-    saw = []
+    """One in hundreds hands the loop back first (L13), and is cancelled then: of two in a row it is at most one."""
 
-    def script():
+    def script(ch, saw):
         asyncio.current_task().cancel()
         saw.append((yield ch.recv()))
         yield PAUSE
         saw.append("not reached")
 
-    assert isinstance(looped.start(script).failure(), asyncio.CancelledError)
-    assert saw == ["v"]
+    completed = 0
+    for _ in range(2):
+        ch, saw = weft.Channel(1), []
+        ch.send_nowait("v")
+        assert isinstance(looped.start(script, ch, saw).failure(), asyncio.CancelledError)
+        if saw:
+            assert saw == ["v"]
+            completed += 1
+        else:
+            assert ch.recv_nowait() == "v"
+    assert completed >= 1
 
 
 def test_l4_a_task_that_was_cancelled_before_it_parks_takes_nothing(looped):
