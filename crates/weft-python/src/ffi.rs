@@ -11,6 +11,8 @@ use std::ptr::{self, NonNull};
 use std::sync::Mutex;
 
 pub mod c;
+#[cfg(not(PyPy))]
+pub mod frame;
 pub use c::PyObject;
 
 /// The error indicator is set.

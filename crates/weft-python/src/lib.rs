@@ -92,6 +92,7 @@ unsafe fn state_of_module<'a>(module: *mut PyObject) -> &'a State {
 
 #[cfg(not(PyPy))]
 fn execute(module: &Owned) -> Py<()> {
+    ffi::frame::probe();
     // Shared with the channels: the last ones may outlive the module.
     let state = Arc::into_raw(Arc::new(State::new()));
     // SAFETY: room for a pointer (`m_size`), null before; given back in `free`.

@@ -21,14 +21,8 @@ impl Origin {
     /// The line being executed. The reference it holds is given back by [`forget`](Self::forget).
     #[inline]
     pub fn here() -> Self {
-        // SAFETY: the frame is borrowed and alive while we look at it.
-        unsafe {
-            let frame = c::PyEval_GetFrame();
-            if frame.is_null() {
-                return Self::UNKNOWN;
-            }
-            Self { code: c::PyFrame_GetCode(frame).cast(), offset: c::PyFrame_GetLasti(frame) }
-        }
+        let (code, offset) = ffi::frame::here();
+        Self { code, offset }
     }
 
     /// The first line up the stack that is in another folder than the function being executed, which is one of weft's own.
