@@ -1078,3 +1078,166 @@ def test_nothing_of_it_is_left(run, no_gc):
         assert [ref() for ref in seen if ref() is not None] == []
 
     run(main)
+
+
+# --- contexts, which processes share until they change them; attributes ---------------------------------------------
+
+SETTING = contextvars.ContextVar("SETTING", default="default")
+
+
+def test_what_a_process_sets_in_its_context_no_other_sees(run):
+    async def main():
+        seen = []
+
+        async def setting(n, go):
+            assert SETTING.get() == "of all"
+            token = SETTING.set(n)
+            await go.recv()
+            assert SETTING.get() == n
+            if n % 2:
+                SETTING.reset(token)
+                await asyncio.sleep(0)
+                assert SETTING.get() == "of all"
+            seen.append(n)
+
+        async def reading(go):
+            await go.recv()
+            seen.append(SETTING.get())
+
+        SETTING.set("of all")
+        go = weft.Channel()
+        async with weft.Group() as g:
+            for n in range(20):
+                g.spawn(setting, n, go)
+                g.spawn(reading, go)
+            for _ in range(40):
+                await go.send(None)
+        assert SETTING.get() == "of all"
+        assert sorted(s for s in seen if s != "of all") == list(range(20)) and seen.count("of all") == 20
+
+    run(main)
+
+
+def test_a_process_inherits_what_was_set_when_it_was_spawned(run):
+    async def main():
+        seen = []
+
+        async def child():
+            seen.append(SETTING.get())
+
+        async def parent():
+            SETTING.set("parent's")
+            async with weft.Group() as inner:
+                inner.spawn(child)
+
+        async with weft.Group() as g:
+            g.spawn(child)
+            SETTING.set("later")
+            g.spawn(child)
+            g.spawn(parent)
+            g.spawn(child)
+        assert sorted(seen) == ["default", "later", "later", "parent's"]
+
+    contextvars.Context().run(run, main)
+
+
+def test_the_context_that_a_process_shows_is_the_one_it_runs_in(run):
+    async def main():
+        async def child():
+            SETTING.set("before")
+            context = asyncio.current_task().get_context()
+            assert context[SETTING] == "before"
+            SETTING.set("in the same step")
+            assert context[SETTING] == "in the same step"
+            await asyncio.sleep(0)
+            SETTING.set("in the next")
+            assert context[SETTING] == "in the next" and asyncio.current_task().get_context() is context
+            with pytest.raises(RuntimeError, match="already entered"):
+                context.run(SETTING.get)
+
+        async def other(go):
+            await go.recv()
+            seen.append(SETTING.get())
+
+        go, seen = weft.Channel(), []
+        async with weft.Group() as g:
+            g.spawn(child)
+            g.spawn(other, go)
+            await asyncio.sleep(0)
+            (task,) = (task for task in asyncio.all_tasks() if task.get_coro().__name__ == "other")
+            task.get_context().run(SETTING.set, "from outside")
+            await go.send(None)
+        assert seen == ["from outside"] and SETTING.get() == "default"
+
+    contextvars.Context().run(run, main)
+
+
+def test_a_loop_run_inside_of_a_step_does_not_disturb_the_contexts(run):
+    async def main():
+        async def inner():
+            SETTING.set("inner")
+
+        def elsewhere():
+            async def nested():
+                async with weft.Group() as g:
+                    for _ in range(3):
+                        g.spawn(inner)
+
+            asyncio.run(nested())
+
+        async def child():
+            SETTING.set("outer")
+            await asyncio.to_thread(elsewhere)
+            assert SETTING.get() == "outer"
+
+        async with weft.Group() as g:
+            for _ in range(3):
+                g.spawn(child)
+
+    run(main)
+
+
+def test_a_program_may_give_a_process_s_task_attributes(run):
+    async def main():
+        async def child():
+            task = asyncio.current_task()
+            assert vars(task) == {}
+            task.note = "n"
+            assert task.note == "n" and vars(task) == {"note": "n"}
+            del task.note
+            with pytest.raises(AttributeError, match="note"):
+                task.note
+            with pytest.raises(AttributeError, match="note"):
+                del task.note
+            with pytest.raises(AttributeError):
+                task._state = "FINISHED"
+            task.get_name = lambda: "instead"
+            assert task.get_name() == "instead"
+            del task.get_name
+            assert task.get_name().startswith("child")
+            with pytest.raises(AttributeError):
+                del task.get_name
+            task._asyncio_future_blocking = False
+            assert vars(task) == {}
+            task.itself = task
+
+        async with weft.Group() as g:
+            g.spawn(child)
+
+    run(main)
+
+
+def test_a_task_that_leads_to_itself_by_an_attribute_is_collected(run):
+    async def main():
+        async def child():
+            task = asyncio.current_task()
+            task.itself = task
+            gone.append(weakref.ref(task))
+
+        async with weft.Group() as g:
+            g.spawn(child)
+
+    gone = []
+    run(main)
+    gc.collect()
+    assert gone[0]() is None

@@ -14,6 +14,7 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
+use crate::context;
 use crate::ffi::{self, First, Owned, Py, PyObject, c};
 use crate::home::HomeObject;
 use crate::origin::Origin;
@@ -33,8 +34,10 @@ pub struct GroupObject {
     first: Cell<*mut TaskObject>,
     last: Cell<*mut TaskObject>,
     count: Cell<usize>,
-    /// The number of the next process.
-    next: Cell<u64>,
+    /// The number of the last process.
+    next: Cell<u32>,
+    /// The context that was current at the last spawn, for those that are spawned in the same one; or null. Nobody enters it.
+    context: Cell<*mut PyObject>,
     /// The owner waits for the last.
     awaited: Cell<bool>,
 }
@@ -53,8 +56,19 @@ impl GroupObject {
         !self.open.get()
     }
 
-    fn number(&self) -> u64 {
-        let number = self.next.get() + 1;
+    pub fn as_ptr(&self) -> *mut PyObject {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// Borrowed; not null as long as there are tasks.
+    #[inline]
+    pub fn home(&self) -> *mut PyObject {
+        self.home.get()
+    }
+
+    /// The number of the next process; after four thousand million they repeat.
+    fn number(&self) -> u32 {
+        let number = self.next.get().wrapping_add(1);
         self.next.set(number);
         number
     }
@@ -65,7 +79,7 @@ impl GroupObject {
         let last = self.last.replace(task);
         // SAFETY: live tasks.
         unsafe {
-            (*task).group.set(ptr::from_ref(self).cast_mut());
+            (*task).enter_group(self);
             (*task).before.set(last);
             match last.as_ref() {
                 Some(last) => last.after.set(task),
@@ -75,7 +89,7 @@ impl GroupObject {
         self.count.set(self.count.get() + 1);
     }
 
-    /// Forgets a task, and gives back the reference.
+    /// Forgets a task, and gives back the reference. The task remembers the home.
     pub fn unlink(&self, task: &TaskObject) -> Owned {
         let (before, after) = (task.before.replace(ptr::null_mut()), task.after.replace(ptr::null_mut()));
         // SAFETY: live tasks of this list, with a reference each.
@@ -88,7 +102,7 @@ impl GroupObject {
                 Some(after) => after.before.set(before),
                 None => self.last.set(before),
             }
-            task.group.set(ptr::null_mut());
+            task.leave_group(Owned::from_borrowed(self.home()));
             self.count.set(self.count.get() - 1);
             Owned::from_nullable(task.as_ptr()).expect("a task")
         }
@@ -109,6 +123,24 @@ impl GroupObject {
             at = task.after.get();
         }
         tasks
+    }
+
+    /// The context for a task that is spawned now, and whether others have it too.
+    #[inline]
+    fn context_for_task(&self) -> Py<(Owned, bool)> {
+        // SAFETY: contexts, or null.
+        unsafe {
+            let current = Owned::from_new(c::PyContext_CopyCurrent())?;
+            if !context::can_share() {
+                return Ok((current, false));
+            }
+            let last = self.context.get();
+            if !last.is_null() && context::same(last, current.as_ptr()) {
+                return Ok((Owned::from_borrowed(last), true));
+            }
+            ffi::put(&self.context, Some(current.clone()));
+            Ok((current, true))
+        }
     }
 
     /// The quick way to spawn. `None`: this is not for it.
@@ -139,7 +171,11 @@ impl GroupObject {
                     return Err(raised);
                 }
             };
-            let task = TaskObject::make(state, &home, coroutine, None, None, origin)?;
+            let context = self.context_for_task().inspect_err(|_| {
+                let mut origin = origin;
+                origin.forget();
+            })?;
+            let task = TaskObject::make(state, &home, coroutine, context, origin)?;
             let this = TaskObject::of(task.as_ptr());
             // The handle first, so that nothing fails once the task is queued.
             let process = state.process_of(task.clone()).inspect_err(|_| this.discard())?;
@@ -286,6 +322,9 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         if stop == 0 {
             stop = ffi::visit(this.home.get(), visit, argument);
         }
+        if stop == 0 {
+            stop = ffi::visit(this.context.get(), visit, argument);
+        }
         let mut at = this.first.get();
         while stop == 0
             && let Some(task) = at.as_ref()
@@ -312,14 +351,18 @@ unsafe fn release(slf: *mut PyObject) {
     unsafe {
         let this = GroupObject::of(slf);
         this.open.set(false);
-        let Some(home) = Owned::from_nullable(this.home.replace(ptr::null_mut())) else {
+        ffi::put(&this.context, None);
+        if this.home().is_null() {
             return;
-        };
-        HomeObject::of(home.as_ptr()).remove_group(this);
+        }
+        HomeObject::of(this.home()).remove_group(this);
         let mut left = Vec::with_capacity(this.count.get());
         while let Some(first) = this.first.get().as_ref() {
             left.push(this.unlink(first));
         }
+        let Some(home) = ffi::taken(&this.home) else {
+            return;
+        };
         // Those that go on without it, and are no garbage with it, are asyncio's to know now.
         let _aside = ffi::Aside::new();
         let state = State::of(home.as_ptr());

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
+use crate::context::Scratch;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::group::GroupObject;
 use crate::io;
@@ -36,6 +37,8 @@ pub struct HomeObject {
     inner: Mutex<Inner>,
     /// The first of the groups whose processes are tasks of ours, as a list without references: a group takes itself out.
     groups: Cell<*mut GroupObject>,
+    /// Of the tasks that share their context.
+    pub scratch: Scratch,
 }
 
 /// What is to be stepped, with a reference.
@@ -141,6 +144,7 @@ impl HomeObject {
                 (&raw mut (*this).weak_loop).write(weak_loop);
                 (&raw mut (*this).turning).write(AtomicBool::new(false));
                 (&raw mut (*this).groups).write(Cell::new(ptr::null_mut()));
+                (&raw mut (*this).scratch).write(Scratch::new());
                 (&raw mut (*this).inner).write(Mutex::new(Inner {
                     ready: VecDeque::new(),
                     deferred: VecDeque::new(),
@@ -892,7 +896,7 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
     // SAFETY: from the collector; nobody holds the lock for long, and a home that is in use is reachable.
     unsafe {
         let home = HomeObject::of(slf);
-        let mut objects = vec![c::Py_TYPE(slf).cast(), home.weak_loop.as_ptr()];
+        let mut objects = vec![c::Py_TYPE(slf).cast(), home.weak_loop.as_ptr(), home.scratch.as_ptr()];
         if let Ok(inner) = home.inner.try_lock() {
             objects.extend(inner.ready.iter().chain(&inner.deferred).map(Ready::as_ptr));
             objects.extend(inner.timers.values().map(|(op, _)| op.cast::<PyObject>()));
@@ -914,6 +918,7 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
 /// Lets go of all operations.
 fn release(home: &HomeObject) {
     home.abandon();
+    home.scratch.clear();
     let (timers, late) = {
         let mut inner = home.inner();
         (std::mem::take(&mut inner.timers), inner.late.take())

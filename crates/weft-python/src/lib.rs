@@ -28,6 +28,8 @@ mod barrier;
 #[cfg(not(PyPy))]
 mod channel;
 #[cfg(not(PyPy))]
+mod context;
+#[cfg(not(PyPy))]
 mod docs;
 #[cfg(not(PyPy))]
 mod ends;
@@ -93,6 +95,7 @@ unsafe fn state_of_module<'a>(module: *mut PyObject) -> &'a State {
 #[cfg(not(PyPy))]
 fn execute(module: &Owned) -> Py<()> {
     ffi::frame::probe();
+    context::probe()?;
     // Shared with the channels: the last ones may outlive the module.
     let state = Arc::into_raw(Arc::new(State::new()));
     // SAFETY: room for a pointer (`m_size`), null before; given back in `free`.

@@ -25,6 +25,17 @@ impl Origin {
         Self { code, offset }
     }
 
+    /// One that was taken apart. It shares the reference.
+    pub fn of(code: *mut PyObject, offset: c_int) -> Self {
+        Self { code, offset }
+    }
+
+    /// Code object (null: unknown) and offset, with the reference.
+    #[inline]
+    pub fn into_parts(self) -> (*mut PyObject, c_int) {
+        (self.code, self.offset)
+    }
+
     /// The first line up the stack that is in another folder than the function being executed, which is one of weft's own.
     pub fn of_user() -> Self {
         let mut at = Self::here();

@@ -5,17 +5,18 @@
 //!
 //! True between two steps of a task that is not done, one of:
 //!   1. It is queued in its home, once: to begin, after a bare `yield`, or with the operation that was decided.
-//!   2. `waits_for` is an operation that is parked, whose `callback` is this task.
-//!   3. `waits_for` is another future, which calls `_wakeup` when it is done.
+//!   2. `content` is an operation that is parked, whose `callback` is this task.
+//!   3. `content` is another future, which calls `_wakeup` when it is done.
 //!
 //! asyncio knows the task by its documented hooks for tasks of other types: it is the current task while it is stepped, and one that no group lists
 //! is registered while it is not done (those of groups: `weft._asyncio`). Source: CPython, Lib/asyncio/tasks.py, for what a step does.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
 
+use crate::context;
 use crate::ffi::{self, First, Owned, Py, PyObject, Raised, c};
 use crate::group::GroupObject;
 use crate::home::HomeObject;
@@ -31,48 +32,80 @@ const CANCELLED: u8 = 1;
 const FINISHED: u8 = 2;
 const FAILED: u8 = 3;
 
-/// `weft._weft.Task`. Every pointer is a strong reference or null, but for `weak_references`, which is the interpreter's.
+// In `flags`, above the phase.
+const PHASE: u8 = 3;
+const MUST_CANCEL: u8 = 1 << 2;
+/// asyncio's mark of a future that a task just yielded.
+const BLOCKING: u8 = 1 << 3;
+/// To be reported when it is dropped before it is done.
+const REPORTED: u8 = 1 << 4;
+/// Its group, or whoever has the process, has cancelled it.
+const ASKED: u8 = 1 << 5;
+/// `place` is its group.
+const GROUPED: u8 = 1 << 6;
+/// `context` is shared with others (`context`): it is not entered.
+const SHARES: u8 = 1 << 7;
+
+/// `weft._weft.Task`, in as few words as there can be: a million of them may be parked. Every pointer is a strong reference or null, unless it says
+/// otherwise.
 #[repr(C)]
 pub struct TaskObject {
     head: PyObject,
     coroutine: Cell<*mut PyObject>,
-    home: Cell<*mut PyObject>,
     context: Cell<*mut PyObject>,
-    /// What the coroutine waits for.
-    waits_for: Cell<*mut PyObject>,
-    /// A `str`; null: made of the function's name and the number.
-    name: Cell<*mut PyObject>,
-    pub number: Cell<u64>,
-    /// The message of the cancel that is still to be delivered.
-    message: Cell<*mut PyObject>,
-    /// What it returned or raised.
-    outcome: Cell<*mut PyObject>,
-    /// A list of pairs: what to call when it is done, and the context for that.
-    callbacks: Cell<*mut PyObject>,
-    /// The process: it is told at once when the task is done.
-    owner: Cell<*mut PyObject>,
-    /// The group that counts the task among its own while it is not done (not held: a group that ends forgets its tasks), and its neighbours there.
-    pub group: Cell<*mut GroupObject>,
+    /// While it is not done what the coroutine waits for, then what it returned or raised.
+    content: Cell<*mut PyObject>,
+    /// The group that counts the task among its own while it is not done (not held: a group that ends forgets its tasks), else the home.
+    place: Cell<*mut PyObject>,
+    /// Its neighbours in the group (not held).
     pub before: Cell<*mut TaskObject>,
     pub after: Cell<*mut TaskObject>,
-    /// Where it was spawned.
-    origin: UnsafeCell<Origin>,
-    /// A channel that is closed when it is done, for those who join.
-    over: Cell<*mut PyObject>,
-    /// Of the error it raised, as it was then.
-    traceback: Cell<*mut PyObject>,
-    attributes: *mut PyObject,
+    /// Owned by the task, or null.
+    rare: Cell<*mut Rare>,
+    /// The interpreter's.
     weak_references: *mut PyObject,
-    /// How many cancels were asked for, and not taken back.
-    requests: Cell<u32>,
-    phase: Cell<u8>,
-    must_cancel: Cell<bool>,
-    /// asyncio's mark of a future that a task just yielded.
-    blocking: Cell<bool>,
-    /// To be reported when it is dropped before it is done.
-    reported: Cell<bool>,
-    /// Its group, or whoever has the process, has cancelled it.
-    asked: Cell<bool>,
+    /// Where it was spawned: see `origin`.
+    code: *mut PyObject,
+    offset: u16,
+    /// How many cancels were asked for, and not taken back. It ends at 255.
+    requests: Cell<u8>,
+    flags: Cell<u8>,
+    /// Of those that its group has spawned.
+    pub number: Cell<u32>,
+}
+
+/// What most tasks never have. Strong references or null.
+#[derive(Default)]
+struct Rare {
+    /// A `str`. Without it: made of the function's name and the number.
+    name: Slot,
+    /// The message of the cancel that is still to be delivered.
+    message: Slot,
+    /// A list of pairs: what to call when it is done, and the context for that.
+    callbacks: Slot,
+    /// The process: it is told at once when the task is done.
+    owner: Slot,
+    /// A channel that is closed when it is done, for those who join.
+    over: Slot,
+    /// Of the error it raised, as it was then.
+    traceback: Slot,
+    /// A dictionary: the attributes that the program gave it.
+    attributes: Slot,
+}
+
+/// A strong reference, or null.
+struct Slot(Cell<*mut PyObject>);
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self(Cell::new(ptr::null_mut()))
+    }
+}
+
+impl Rare {
+    fn slots(&self) -> [&Slot; 7] {
+        [&self.name, &self.message, &self.callbacks, &self.owner, &self.over, &self.traceback, &self.attributes]
+    }
 }
 
 /// What a step of a coroutine came to.
@@ -198,8 +231,7 @@ impl Drop for Current<'_> {
 }
 
 /// A new reference, or None.
-fn shown(cell: &Cell<*mut PyObject>) -> Owned {
-    let object = cell.get();
+fn shown(object: *mut PyObject) -> Owned {
     // SAFETY: null or alive.
     if object.is_null() { ffi::none() } else { unsafe { Owned::from_borrowed(object) } }
 }
@@ -217,54 +249,145 @@ impl TaskObject {
         ptr::from_ref(self).cast_mut().cast()
     }
 
+    #[inline]
+    fn phase(&self) -> u8 {
+        self.flags.get() & PHASE
+    }
+
+    #[inline]
     fn is_done(&self) -> bool {
-        self.phase.get() != PENDING
+        self.phase() != PENDING
+    }
+
+    #[inline]
+    fn is(&self, flag: u8) -> bool {
+        self.flags.get() & flag != 0
+    }
+
+    #[inline]
+    fn set(&self, flag: u8, value: bool) {
+        let others = self.flags.get() & !flag;
+        self.flags.set(if value { others | flag } else { others });
+    }
+
+    /// Whether it was set. It is not any more.
+    #[inline]
+    fn take(&self, flag: u8) -> bool {
+        let before = self.is(flag);
+        self.set(flag, false);
+        before
+    }
+
+    fn rare(&self) -> Option<&Rare> {
+        // SAFETY: null, or ours until `dealloc`.
+        unsafe { self.rare.get().as_ref() }
+    }
+
+    /// Of what most tasks never have: borrowed, or null.
+    fn get(&self, slot: fn(&Rare) -> &Slot) -> *mut PyObject {
+        self.rare().map_or(ptr::null_mut(), |rare| slot(rare).0.get())
+    }
+
+    fn put(&self, slot: fn(&Rare) -> &Slot, value: Option<Owned>) {
+        if self.rare().is_none() {
+            if value.is_none() {
+                return;
+            }
+            self.rare.set(Box::into_raw(Box::default()));
+        }
+        if let Some(rare) = self.rare() {
+            ffi::put(&slot(rare).0, value);
+        }
+    }
+
+    fn taken(&self, slot: fn(&Rare) -> &Slot) -> Option<Owned> {
+        self.rare().and_then(|rare| ffi::taken(&slot(rare).0))
+    }
+
+    /// The message of the cancel that is still to be delivered, if there is one.
+    fn message(&self) -> Option<Owned> {
+        let message = self.get(|rare| &rare.message);
+        // SAFETY: null or alive.
+        (!message.is_null()).then(|| unsafe { Owned::from_borrowed(message) })
+    }
+
+    /// What the coroutine waits for, or null.
+    fn waits_for(&self) -> *mut PyObject {
+        if self.is_done() { ptr::null_mut() } else { self.content.get() }
+    }
+
+    /// What it returned or raised, or null.
+    fn outcome(&self) -> *mut PyObject {
+        if self.is_done() { self.content.get() } else { ptr::null_mut() }
+    }
+
+    #[inline]
+    fn group(&self) -> Option<&GroupObject> {
+        // SAFETY: a group takes itself out of its tasks before it goes.
+        self.is(GROUPED).then(|| unsafe { GroupObject::of(self.place.get()) })
     }
 
     #[inline]
     fn home(&self) -> &HomeObject {
-        // SAFETY: held.
-        unsafe { HomeObject::of(self.home.get()) }
+        // SAFETY: held, here or by the group.
+        unsafe {
+            HomeObject::of(if self.is(GROUPED) { GroupObject::of(self.place.get()).home() } else { self.place.get() })
+        }
+    }
+
+    /// From now on it belongs to a group, which has the same home.
+    pub fn enter_group(&self, group: &GroupObject) {
+        let home = self.place.replace(ptr::from_ref(group).cast_mut().cast());
+        self.set(GROUPED, true);
+        // SAFETY: the reference was the task's.
+        drop(unsafe { Owned::from_nullable(home) });
+    }
+
+    /// It does not any more.
+    pub fn leave_group(&self, home: Owned) {
+        self.place.set(home.into_ptr());
+        self.set(GROUPED, false);
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::of(self.code, c_int::from(self.offset))
     }
 
     fn event_loop(&self) -> Py<Owned> {
         self.home().event_loop().ok_or_else(|| ffi::runtime_error("the event loop is gone"))
     }
 
-    /// A new one, which still has to be queued. Takes over the origin's reference.
+    /// A new one, which still has to be queued. Takes over the origin's reference. `shared`: the context is others' too.
     ///
     /// # Safety
-    /// `home` is one.
+    /// `home` is one, `context` a context.
     #[inline]
     pub unsafe fn make(
         state: &State,
         home: &Owned,
         coroutine: Owned,
-        name: Option<Owned>,
-        owner: Option<Owned>,
+        (context, shared): (Owned, bool),
         mut origin: Origin,
     ) -> Py<Owned> {
-        let pointer = |object: Option<Owned>| object.map_or(ptr::null_mut(), Owned::into_ptr);
         // SAFETY: our type; what is not written is null or zero: pending, and asked for nothing.
         unsafe {
-            let made = Owned::from_new(c::PyContext_CopyCurrent())
-                .and_then(|context| Ok((context, ffi::allocate(state.class(Ref::WeftTask))?)));
-            let (context, object) = made.inspect_err(|_| origin.forget())?;
-            let this = Self::of(object.as_ptr());
-            this.coroutine.set(coroutine.into_ptr());
-            this.home.set(home.clone().into_ptr());
-            this.context.set(context.into_ptr());
-            this.name.set(pointer(name));
-            this.owner.set(pointer(owner));
-            this.origin.get().write(origin);
-            this.reported.set(true);
+            let object = ffi::allocate(state.class(Ref::WeftTask)).inspect_err(|_| origin.forget())?;
+            let this: *mut Self = object.as_ptr().cast();
+            (*this).coroutine.set(coroutine.into_ptr());
+            (*this).place.set(home.clone().into_ptr());
+            (*this).context.set(context.into_ptr());
+            (*this).flags.set(REPORTED | if shared { SHARES } else { 0 });
+            let (code, offset) = origin.into_parts();
+            (&raw mut (*this).code).write(code);
+            // Further into a function than this there is no telling: its first line.
+            (&raw mut (*this).offset).write(u16::try_from(offset).unwrap_or(0));
             Ok(object)
         }
     }
 
     /// It could not be queued: nobody will step it.
     pub fn discard(&self) {
-        self.reported.set(false);
+        self.set(REPORTED, false);
         // SAFETY: a live object of ours, and its coroutine.
         unsafe {
             let _aside = ffi::Aside::new();
@@ -277,7 +400,7 @@ impl TaskObject {
 
     /// The process is to end.
     pub fn end_by_cancel(&self) -> Py<()> {
-        self.asked.set(true);
+        self.set(ASKED, true);
         self.cancel(None).map(drop)
     }
 
@@ -288,9 +411,9 @@ impl TaskObject {
         }
         // SAFETY: a live object of ours.
         let state = unsafe { State::of(self.as_ptr()) };
-        self.requests.set(self.requests.get() + 1);
+        self.requests.set(self.requests.get().saturating_add(1));
         // SAFETY: null or alive.
-        if let Some(waits_for) = (!self.waits_for.get().is_null()).then(|| shown(&self.waits_for)) {
+        if let Some(waits_for) = (!self.content.get().is_null()).then(|| shown(self.content.get())) {
             let met = if state.is(waits_for.as_ptr(), Ref::Op) {
                 // SAFETY: just tested.
                 unsafe { OpObject::of(waits_for.as_ptr()) }.cancel_wait(message.clone())
@@ -301,8 +424,8 @@ impl TaskObject {
                 return Ok(true);
             }
         }
-        self.must_cancel.set(true);
-        ffi::put(&self.message, message);
+        self.set(MUST_CANCEL, true);
+        self.put(|rare| &rare.message, message);
         Ok(true)
     }
 
@@ -323,7 +446,7 @@ impl TaskObject {
                     continue;
                 }
                 Ok(Stepped::Returned(value)) => {
-                    if self.must_cancel.replace(false) {
+                    if self.take(MUST_CANCEL) {
                         match self.cancellation(state, None) {
                             Ok(cancelled) => self.conclude(CANCELLED, cancelled, &mut first),
                             Err(Raised) => self.fail(state, &mut first),
@@ -343,10 +466,10 @@ impl TaskObject {
     #[inline(always)]
     fn step_once(&self, current: &mut Current<'_>, this: &Owned, mut error: Option<Owned>) -> Py<Stepped> {
         let state = current.state;
-        if self.must_cancel.replace(false) {
+        if self.take(MUST_CANCEL) {
             error = Some(self.cancellation(state, error)?);
         }
-        ffi::put(&self.waits_for, None);
+        ffi::put(&self.content, None);
         current.set(Some(this))?;
         match self.send(state, error)? {
             Sent::Yielded(yielded) => Ok(match self.wait_for(state, this, yielded)? {
@@ -379,7 +502,7 @@ impl TaskObject {
         if state.cancelled_error().is_ok_and(is) {
             return self.conclude(CANCELLED, raised, first);
         }
-        if self.asked.get() && is(state.get(Ref::Cancelled)) {
+        if self.is(ASKED) && is(state.get(Ref::Cancelled)) {
             // It was waiting for a process that was cancelled along with it.
             let cancelled = self.cancellation(state, None).unwrap_or_else(|Raised| {
                 ffi::unraisable(self.as_ptr());
@@ -391,7 +514,7 @@ impl TaskObject {
             }
             return self.conclude(CANCELLED, cancelled, first);
         }
-        let error = match ends_an_iteration && !self.group.get().is_null() {
+        let error = match ends_an_iteration && self.is(GROUPED) {
             true => self.not_a_stop(&raised).unwrap_or_else(|Raised| {
                 ffi::unraisable(self.as_ptr());
                 raised.clone()
@@ -399,7 +522,7 @@ impl TaskObject {
             false => raised.clone(),
         };
         // SAFETY: an exception.
-        ffi::put(&self.traceback, unsafe { Owned::from_nullable(c::PyException_GetTraceback(error.as_ptr())) });
+        self.put(|rare| &rare.traceback, unsafe { Owned::from_nullable(c::PyException_GetTraceback(error.as_ptr())) });
         self.conclude(FAILED, error, first);
         if ends_the_loop {
             // As asyncio's: it goes on out of the loop.
@@ -418,8 +541,8 @@ impl TaskObject {
 
     /// The name, made when first asked for.
     fn name(&self) -> Py<Owned> {
-        if self.name.get().is_null() {
-            let coroutine = shown(&self.coroutine);
+        if self.get(|rare| &rare.name).is_null() {
+            let coroutine = shown(self.coroutine.get());
             // SAFETY: a live object. What has no name (the collector has taken the coroutine) is a task.
             let function = unsafe { c::PyObject_GetAttrString(coroutine.as_ptr(), c"__name__".as_ptr()) };
             // SAFETY: null, or a new reference.
@@ -431,9 +554,10 @@ impl TaskObject {
                     "task".to_owned()
                 }
             };
-            ffi::put(&self.name, Some(ffi::string(&format!("{function}-{}", self.number.get()))?));
+            let name = ffi::string(&format!("{function}-{}", self.number.get()))?;
+            self.put(|rare| &rare.name, Some(name));
         }
-        Ok(shown(&self.name))
+        Ok(shown(self.get(|rare| &rare.name)))
     }
 
     /// Steps it in a callback of the loop's.
@@ -449,9 +573,14 @@ impl TaskObject {
     #[inline]
     fn send(&self, state: &State, error: Option<Owned>) -> Py<Sent> {
         let coroutine = self.coroutine.get();
-        // SAFETY: live objects, held by the task; the context is entered by nobody else, as it is this task's own.
+        // SAFETY: live objects, held by the task; the context is entered by nobody else, as it is this task's own, or lent to it alone.
         unsafe {
-            ffi::enter_context(self.context.get())?;
+            let scratch = match self.is(SHARES) {
+                true => Some(self.home().scratch.borrow(self.as_ptr(), self.context.get())?),
+                false => None,
+            };
+            let context = scratch.as_ref().map_or(self.context.get(), Owned::as_ptr);
+            ffi::enter_context(context)?;
             let sent = match error {
                 None => {
                     let mut result = ptr::null_mut();
@@ -463,9 +592,38 @@ impl TaskObject {
                 }
                 Some(error) => throw(state, coroutine, &error),
             };
-            ffi::exit_context(self.context.get())?;
+            ffi::exit_context(context)?;
+            if let Some(scratch) = scratch {
+                self.give_back(scratch);
+            }
             sent
         }
+    }
+
+    /// A step in a context that was lent for it has ended.
+    #[inline]
+    fn give_back(&self, scratch: Owned) {
+        // SAFETY: live contexts.
+        let keeps = self.is(SHARES) && unsafe { !context::same(scratch.as_ptr(), self.context.get()) };
+        self.home().scratch.give_back(self.as_ptr(), &scratch, keeps);
+        if keeps {
+            self.set(SHARES, false);
+            ffi::put(&self.context, Some(scratch));
+        }
+    }
+
+    /// The context it runs in, which is shared no more.
+    fn own_context(&self) -> Py<Owned> {
+        if self.is(SHARES) && !self.context.get().is_null() {
+            let own = match self.home().scratch.of_user(self.as_ptr()) {
+                Some(current) => current,
+                // SAFETY: a live context.
+                None => unsafe { Owned::from_new(c::PyContext_Copy(self.context.get()))? },
+            };
+            self.set(SHARES, false);
+            ffi::put(&self.context, Some(own));
+        }
+        Ok(shown(self.context.get()))
     }
 
     /// The coroutine waits for what it yielded. An error that is returned is for the coroutine.
@@ -475,10 +633,10 @@ impl TaskObject {
             // SAFETY: just tested.
             let op = unsafe { OpObject::of(yielded.as_ptr()) };
             if op.wakes_task(self.home(), this) {
-                ffi::put(&self.waits_for, Some(yielded));
-                if self.must_cancel.get() && op.cancel_wait(message(&self.message)) {
-                    self.must_cancel.set(false);
-                    ffi::put(&self.message, None);
+                ffi::put(&self.content, Some(yielded));
+                if self.is(MUST_CANCEL) && op.cancel_wait(self.message()) {
+                    self.set(MUST_CANCEL, false);
+                    self.put(|rare| &rare.message, None);
                 }
                 return Ok(None);
             }
@@ -534,10 +692,10 @@ impl TaskObject {
             ffi::check(c::PyObject_SetAttr(yielded.as_ptr(), state.get(Ref::NameBlocking), c::Py_False()))?;
             let wakeup = Owned::from_new(c::PyObject_GetAttr(self.as_ptr(), state.get(Ref::NameWakeup)))?;
             ffi::call_method(state.get(Ref::AddDoneCallback), &[yielded.as_ptr(), wakeup.as_ptr()])?;
-            ffi::put(&self.waits_for, Some(yielded));
-            if self.must_cancel.get() && self.cancel_future(state, message(&self.message).as_ref())? {
-                self.must_cancel.set(false);
-                ffi::put(&self.message, None);
+            ffi::put(&self.content, Some(yielded));
+            if self.is(MUST_CANCEL) && self.cancel_future(state, self.message().as_ref())? {
+                self.set(MUST_CANCEL, false);
+                self.put(|rare| &rare.message, None);
             }
         }
         Ok(())
@@ -547,7 +705,7 @@ impl TaskObject {
     fn cancel_future(&self, state: &State, message: Option<&Owned>) -> Py<bool> {
         // SAFETY: live objects.
         unsafe {
-            let future = Owned::from_borrowed(self.waits_for.get());
+            let future = Owned::from_borrowed(self.content.get());
             let answer = match message {
                 None => ffi::call_method(state.get(Ref::Cancel), &[future.as_ptr()])?,
                 Some(message) => {
@@ -568,7 +726,7 @@ impl TaskObject {
     /// The `CancelledError` to throw: the one that is on its way already, or a new one with the message of the cancel.
     #[cold]
     fn cancellation(&self, state: &State, error: Option<Owned>) -> Py<Owned> {
-        let message = ffi::taken(&self.message);
+        let message = self.taken(|rare| &rare.message);
         let kind = state.cancelled_error()?;
         // SAFETY: live objects.
         unsafe {
@@ -584,14 +742,14 @@ impl TaskObject {
     fn conclude(&self, phase: u8, outcome: Owned, first: &mut First) {
         // SAFETY: a live object of ours.
         let state = unsafe { State::of(self.as_ptr()) };
-        ffi::put(&self.outcome, Some(outcome));
-        self.phase.set(phase);
-        if self.group.get().is_null() {
+        ffi::put(&self.content, Some(outcome));
+        self.flags.set(self.flags.get() & !PHASE | phase);
+        if !self.is(GROUPED) {
             let unregister = state.asyncio_function(Ref::UnregisterTask, c"_unregister_task");
             // SAFETY: live objects.
             first.keep(unregister.and_then(|function| unsafe { ffi::call(function, &[self.as_ptr()]) }.map(drop)));
         }
-        let Some(callbacks) = ffi::taken(&self.callbacks) else {
+        let Some(callbacks) = self.taken(|rare| &rare.callbacks) else {
             return;
         };
         // SAFETY: a list of pairs. What is called may change it.
@@ -629,12 +787,12 @@ impl TaskObject {
         let call = |current: &mut Current<'_>, name: Ref, arguments: &[*mut PyObject]| unsafe {
             current.set(None).and_then(|()| ffi::call_method(state.get(name), arguments)).map(drop)
         };
-        if let Some(owner) = ffi::taken(&self.owner) {
+        if let Some(owner) = self.taken(|rare| &rare.owner) {
             first.keep(call(current, Ref::OnDone, &[owner.as_ptr(), this.as_ptr()]));
             return;
         }
         // Those who join come first: they shall see this outcome, not the cancellation that a failure is about to bring on them.
-        if let Some(over) = ffi::taken(&self.over) {
+        if let Some(over) = self.taken(|rare| &rare.over) {
             first.keep(call(current, Ref::Close, &[over.as_ptr()]));
         }
         let Some(held) = self.held_group() else {
@@ -642,13 +800,13 @@ impl TaskObject {
         };
         // SAFETY: a group.
         let group = unsafe { GroupObject::of(held.as_ptr()) };
-        match self.phase.get() {
+        match self.phase() {
             FAILED => first.keep(call(current, Ref::TaskFailed, &[held.as_ptr(), this.as_ptr()])),
             CANCELLED if !group.is_ending() => first.keep(call(current, Ref::NoticeDeadline, &[held.as_ptr()])),
             _ => {}
         }
         // What was called may have ended the group.
-        if !self.group.get().is_null() {
+        if self.is(GROUPED) {
             drop(group.unlink(self));
         }
         if group.is_awaited_and_empty() {
@@ -658,9 +816,19 @@ impl TaskObject {
 
     /// Its group, unless that is just being destroyed.
     fn held_group(&self) -> Option<Owned> {
-        let group: *mut PyObject = self.group.get().cast();
-        // SAFETY: null, or not freed yet: a group unlinks its tasks before it goes.
-        unsafe { (!group.is_null() && c::Py_REFCNT(group) > 0).then(|| Owned::from_borrowed(group)) }
+        let group = self.group()?.as_ptr();
+        // SAFETY: not freed yet: a group unlinks its tasks before it goes.
+        unsafe { (c::Py_REFCNT(group) > 0).then(|| Owned::from_borrowed(group)) }
+    }
+
+    /// The dictionary of what the program gave it, made when first asked for.
+    fn attributes(&self) -> Py<Owned> {
+        if self.get(|rare| &rare.attributes).is_null() {
+            // SAFETY: plain call.
+            let new = unsafe { Owned::from_new(c::PyDict_New())? };
+            self.put(|rare| &rare.attributes, Some(new));
+        }
+        Ok(shown(self.get(|rare| &rare.attributes)))
     }
 
     fn invalid(&self, state: &State, message: &str) -> Raised {
@@ -671,11 +839,6 @@ impl TaskObject {
             Err(raised) => raised,
         }
     }
-}
-
-/// Of a cancel, if there is one.
-fn message(cell: &Cell<*mut PyObject>) -> Option<Owned> {
-    (!cell.get().is_null()).then(|| shown(cell))
 }
 
 /// `coroutine.throw(error)`.
@@ -717,12 +880,16 @@ unsafe extern "C" fn new(
             let home = HomeObject::of_loop(state, &Owned::from_borrowed(event_loop))?;
             let owned = |object: *mut PyObject| Some(Owned::from_borrowed(object));
             let coroutine = Owned::from_borrowed(coroutine);
-            let task = TaskObject::make(state, &home, coroutine, owned(name), owned(owner), Origin::UNKNOWN)?;
+            let context = Owned::from_new(c::PyContext_CopyCurrent())?;
+            let task = TaskObject::make(state, &home, coroutine, (context, false), Origin::UNKNOWN)?;
+            let this = TaskObject::of(task.as_ptr());
+            this.put(|rare| &rare.name, owned(name));
+            this.put(|rare| &rare.owner, owned(owner));
             let register = state.asyncio_function(Ref::RegisterTask, c"_register_task")?;
             ffi::call(register, &[task.as_ptr()])?;
             let begun = HomeObject::of(home.as_ptr()).begin(task.clone());
             if begun.is_err() {
-                TaskObject::of(task.as_ptr()).reported.set(false);
+                this.set(REPORTED, false);
             }
             begun.map(|()| task)
         }
@@ -736,7 +903,7 @@ unsafe extern "C" fn done(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject
 
 unsafe extern "C" fn cancelled(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `done`.
-    ffi::edge_object(|| Ok(ffi::boolean(unsafe { TaskObject::of(slf) }.phase.get() == CANCELLED)))
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { TaskObject::of(slf) }.phase() == CANCELLED)))
 }
 
 unsafe extern "C" fn cancel(
@@ -767,7 +934,7 @@ unsafe extern "C" fn uncancel(slf: *mut PyObject, _: *mut PyObject) -> *mut PyOb
         let requests = this.requests.get().saturating_sub(1);
         this.requests.set(requests);
         if requests == 0 {
-            this.must_cancel.set(false);
+            this.set(MUST_CANCEL, false);
         }
         ffi::integer(requests as usize)
     })
@@ -777,13 +944,13 @@ unsafe extern "C" fn result(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObje
     ffi::edge_object(|| {
         // SAFETY: see `done`.
         let (this, state) = unsafe { (TaskObject::of(slf), State::of(slf)) };
-        match this.phase.get() {
+        match this.phase() {
             PENDING => Err(this.invalid(state, "Result is not ready.")),
-            FINISHED => Ok(shown(&this.outcome)),
+            FINISHED => Ok(shown(this.outcome())),
             // SAFETY: it is an exception. It has the traceback again that it had then, or each who asks would leave lines in it.
             FAILED => unsafe {
-                let error = Owned::from_borrowed(this.outcome.get());
-                c::PyException_SetTraceback(error.as_ptr(), shown(&this.traceback).as_ptr());
+                let error = Owned::from_borrowed(this.outcome());
+                c::PyException_SetTraceback(error.as_ptr(), shown(this.get(|rare| &rare.traceback)).as_ptr());
                 Err(ffi::raise_object(error.as_ptr()))
             },
             _ => Err(raise_cancelled(this, state)),
@@ -795,10 +962,10 @@ unsafe extern "C" fn exception(slf: *mut PyObject, _: *mut PyObject) -> *mut PyO
     ffi::edge_object(|| {
         // SAFETY: see `done`.
         let (this, state) = unsafe { (TaskObject::of(slf), State::of(slf)) };
-        match this.phase.get() {
+        match this.phase() {
             PENDING => Err(this.invalid(state, "Exception is not set.")),
             FINISHED => Ok(ffi::none()),
-            FAILED => Ok(shown(&this.outcome)),
+            FAILED => Ok(shown(this.outcome())),
             _ => Err(raise_cancelled(this, state)),
         }
     })
@@ -809,12 +976,13 @@ unsafe extern "C" fn exception(slf: *mut PyObject, _: *mut PyObject) -> *mut PyO
 fn raise_cancelled(this: &TaskObject, state: &State) -> Raised {
     // SAFETY: live objects.
     unsafe {
-        match ffi::taken(&this.outcome) {
+        match ffi::taken(&this.content) {
             Some(error) => {
                 let arguments = c::PyObject_GetAttrString(error.as_ptr(), c"args".as_ptr());
                 match Owned::from_nullable(arguments) {
                     Some(arguments) if c::PyTuple_GET_SIZE(arguments.as_ptr()) > 0 => {
-                        ffi::put(&this.message, Some(Owned::from_borrowed(c::PyTuple_GET_ITEM(arguments.as_ptr(), 0))));
+                        let message = Owned::from_borrowed(c::PyTuple_GET_ITEM(arguments.as_ptr(), 0));
+                        this.put(|rare| &rare.message, Some(message));
                     }
                     Some(_) => {}
                     None => c::PyErr_Clear(),
@@ -825,7 +993,7 @@ fn raise_cancelled(this: &TaskObject, state: &State) -> Raised {
                 let Ok(kind) = state.cancelled_error() else {
                     return Raised;
                 };
-                match this.message.get() {
+                match this.get(|rare| &rare.message) {
                     message if message.is_null() => c::PyErr_SetNone(kind),
                     message => c::PyErr_SetObject(kind, message),
                 }
@@ -842,12 +1010,12 @@ unsafe extern "C" fn get_loop(slf: *mut PyObject, _: *mut PyObject) -> *mut PyOb
 
 unsafe extern "C" fn get_coro(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `done`.
-    ffi::edge_object(|| Ok(shown(&unsafe { TaskObject::of(slf) }.coroutine)))
+    ffi::edge_object(|| Ok(shown(unsafe { TaskObject::of(slf) }.coroutine.get())))
 }
 
 unsafe extern "C" fn get_context(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `done`.
-    ffi::edge_object(|| Ok(shown(&unsafe { TaskObject::of(slf) }.context)))
+    ffi::edge_object(|| unsafe { TaskObject::of(slf) }.own_context())
 }
 
 unsafe extern "C" fn get_name(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
@@ -863,11 +1031,11 @@ unsafe extern "C" fn join(slf: *mut PyObject, channel: *mut PyObject) -> *mut Py
         if this.is_done() {
             return Ok(ffi::none());
         }
-        if this.over.get().is_null() {
+        if this.get(|rare| &rare.over).is_null() {
             // SAFETY: alive.
-            ffi::put(&this.over, Some(unsafe { Owned::from_borrowed(channel) }));
+            this.put(|rare| &rare.over, Some(unsafe { Owned::from_borrowed(channel) }));
         }
-        Ok(shown(&this.over))
+        Ok(shown(this.get(|rare| &rare.over)))
     })
 }
 
@@ -883,8 +1051,8 @@ unsafe extern "C" fn end(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject 
 /// `_spawned_at()`: file and line.
 unsafe extern "C" fn spawned_at(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
-        // SAFETY: see `done`; written once, when it was made.
-        match unsafe { &*TaskObject::of(slf).origin.get() }.place() {
+        // SAFETY: see `done`.
+        match unsafe { TaskObject::of(slf) }.origin().place() {
             Some((file, line)) => ffi::string(&format!("{file}:{line}")),
             None => ffi::string("unknown"),
         }
@@ -896,7 +1064,7 @@ unsafe extern "C" fn set_name(slf: *mut PyObject, name: *mut PyObject) -> *mut P
         // SAFETY: see `done`.
         unsafe {
             let name = Owned::from_new(c::PyObject_Str(name))?;
-            ffi::put(&TaskObject::of(slf).name, Some(name));
+            TaskObject::of(slf).put(|rare| &rare.name, Some(name));
         }
         Ok(ffi::none())
     })
@@ -924,10 +1092,10 @@ unsafe extern "C" fn add_done_callback(
             let this = TaskObject::of(slf);
             if this.is_done() {
                 this.call_soon(State::of(slf), &pair)?;
-            } else if this.callbacks.get().is_null() {
-                ffi::put(&this.callbacks, Some(ffi::list(vec![pair])?));
+            } else if this.get(|rare| &rare.callbacks).is_null() {
+                this.put(|rare| &rare.callbacks, Some(ffi::list(vec![pair])?));
             } else {
-                ffi::check(c::PyList_Append(this.callbacks.get(), pair.as_ptr()))?;
+                ffi::check(c::PyList_Append(this.get(|rare| &rare.callbacks), pair.as_ptr()))?;
             }
         }
         Ok(ffi::none())
@@ -940,7 +1108,7 @@ unsafe extern "C" fn wakeup(slf: *mut PyObject, future: *mut PyObject) -> *mut P
         // SAFETY: see `done`.
         unsafe {
             // A future that it was told to wait for, and then not: its cancel failed.
-            if TaskObject::of(slf).waits_for.get() != future {
+            if TaskObject::of(slf).waits_for() != future {
                 return Ok(ffi::none());
             }
             let error = match ffi::call_method(State::of(slf).get(Ref::Result), &[future]) {
@@ -965,57 +1133,110 @@ macro_rules! property {
     };
 }
 
-property!(get_blocking, this => Ok(ffi::boolean(this.blocking.get())));
-property!(get_must_cancel, this => Ok(ffi::boolean(this.must_cancel.get())));
-property!(get_waits_for, this => Ok(shown(&this.waits_for)));
-property!(get_callbacks, this => Ok(shown(&this.callbacks)));
-property!(get_reported, this => Ok(ffi::boolean(this.reported.get())));
-property!(get_coroutine, this => Ok(shown(&this.coroutine)));
+property!(get_blocking, this => Ok(ffi::boolean(this.is(BLOCKING))));
+property!(get_must_cancel, this => Ok(ffi::boolean(this.is(MUST_CANCEL))));
+property!(get_waits_for, this => Ok(shown(this.waits_for())));
+property!(get_callbacks, this => Ok(shown(this.get(|rare| &rare.callbacks))));
+property!(get_reported, this => Ok(ffi::boolean(this.is(REPORTED))));
+property!(get_coroutine, this => Ok(shown(this.coroutine.get())));
 property!(get_event_loop, this => this.event_loop());
-property!(get_cancel_message, this => Ok(shown(&this.message)));
-property!(get_state, this => ffi::string(match this.phase.get() {
+property!(get_cancel_message, this => Ok(shown(this.get(|rare| &rare.message))));
+property!(get_state, this => ffi::string(match this.phase() {
     PENDING => "PENDING",
     CANCELLED => "CANCELLED",
     _ => "FINISHED",
 }));
-property!(get_result, this => Ok(match this.phase.get() {
-    FINISHED => shown(&this.outcome),
+property!(get_result, this => Ok(match this.phase() {
+    FINISHED => shown(this.outcome()),
     _ => ffi::none(),
 }));
-property!(get_traceback, this => Ok(shown(&this.traceback)));
-property!(get_asked, this => Ok(ffi::boolean(this.asked.get())));
+property!(get_traceback, this => Ok(shown(this.get(|rare| &rare.traceback))));
+property!(get_asked, this => Ok(ffi::boolean(this.is(ASKED))));
 property!(get_group, this => Ok(this.held_group().unwrap_or_else(ffi::none)));
-property!(get_exception, this => Ok(match this.phase.get() {
-    FAILED => shown(&this.outcome),
+property!(get_attributes, this => this.attributes());
+property!(get_exception, this => Ok(match this.phase() {
+    FAILED => shown(this.outcome()),
     _ => ffi::none(),
 }));
 
-unsafe fn set_flag(flag: &Cell<bool>, value: *mut PyObject) -> c_int {
+/// Attributes of the program's own are in a dictionary that only a task has that was given some.
+unsafe extern "C" fn get_attribute(slf: *mut PyObject, name: *mut PyObject) -> *mut PyObject {
+    // SAFETY: see `done`; a live name.
+    unsafe {
+        let attributes = TaskObject::of(slf).get(|rare| &rare.attributes);
+        if !attributes.is_null() {
+            // None of its names is one that the type sets: see `set_attribute`.
+            let found = c::PyDict_GetItemWithError(attributes, name);
+            if !found.is_null() {
+                return Owned::from_borrowed(found).into_ptr();
+            }
+            if !c::PyErr_Occurred().is_null() {
+                return ptr::null_mut();
+            }
+        }
+        c::PyObject_GenericGetAttr(slf, name)
+    }
+}
+
+unsafe extern "C" fn set_attribute(slf: *mut PyObject, name: *mut PyObject, value: *mut PyObject) -> c_int {
+    ffi::edge(-1, || {
+        // SAFETY: see `done`; live objects, and null to delete.
+        unsafe {
+            let of_type = Owned::from_nullable(c::PyObject_GetAttr(c::Py_TYPE(slf).cast(), name));
+            match of_type {
+                Some(of_type) if (*c::Py_TYPE(of_type.as_ptr())).tp_descr_set.is_some() => {
+                    return ffi::check(c::PyObject_GenericSetAttr(slf, name, value));
+                }
+                Some(_) => {}
+                None if c::PyErr_ExceptionMatches(c::PyExc_AttributeError) != 0 => c::PyErr_Clear(),
+                None => return Err(Raised),
+            }
+            let this = TaskObject::of(slf);
+            if value.is_null() && this.get(|rare| &rare.attributes).is_null() {
+                return ffi::check(c::PyObject_GenericSetAttr(slf, name, value));
+            }
+            let attributes = this.attributes()?;
+            if !value.is_null() {
+                return ffi::check(c::PyDict_SetItem(attributes.as_ptr(), name, value));
+            }
+            if ffi::check(c::PyDict_Contains(attributes.as_ptr(), name))? == 0 {
+                return ffi::check(c::PyObject_GenericSetAttr(slf, name, value));
+            }
+            ffi::check(c::PyDict_DelItem(attributes.as_ptr(), name))
+        }
+    })
+}
+
+unsafe fn set_flag(task: &TaskObject, flag: u8, value: *mut PyObject) -> c_int {
     ffi::edge(-1, || {
         // SAFETY: null means deletion; else alive.
-        flag.set(!value.is_null() && ffi::check(unsafe { c::PyObject_IsTrue(value) })? != 0);
+        let value = !value.is_null() && ffi::check(unsafe { c::PyObject_IsTrue(value) })? != 0;
+        task.set(flag, value);
         Ok(0)
     })
 }
 
 unsafe extern "C" fn set_blocking(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
     // SAFETY: see `done`.
-    unsafe { set_flag(&TaskObject::of(slf).blocking, value) }
+    unsafe { set_flag(TaskObject::of(slf), BLOCKING, value) }
 }
 
 unsafe extern "C" fn set_asked(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
     // SAFETY: see `done`.
-    unsafe { set_flag(&TaskObject::of(slf).asked, value) }
+    unsafe { set_flag(TaskObject::of(slf), ASKED, value) }
 }
 
 unsafe extern "C" fn set_reported(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
     // SAFETY: see `done`.
-    unsafe { set_flag(&TaskObject::of(slf).reported, value) }
+    unsafe { set_flag(TaskObject::of(slf), REPORTED, value) }
 }
 
 unsafe extern "C" fn set_cancel_message(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
     // SAFETY: see `done`; null means deletion.
-    unsafe { ffi::put(&TaskObject::of(slf).message, (!value.is_null()).then(|| Owned::from_borrowed(value))) };
+    unsafe {
+        let message = (!value.is_null()).then(|| Owned::from_borrowed(value));
+        TaskObject::of(slf).put(|rare| &rare.message, message);
+    }
     0
 }
 
@@ -1026,26 +1247,20 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         let objects = [
             c::Py_TYPE(slf).cast(),
             this.coroutine.get(),
-            this.home.get(),
             this.context.get(),
-            this.waits_for.get(),
-            this.name.get(),
-            this.message.get(),
-            this.outcome.get(),
-            this.callbacks.get(),
-            this.owner.get(),
-            this.over.get(),
-            this.traceback.get(),
-            this.attributes,
+            this.content.get(),
+            if this.is(GROUPED) { ptr::null_mut() } else { this.place.get() },
+            this.code,
         ];
-        for object in objects {
+        let rare = this.rare().into_iter().flat_map(|rare| rare.slots().map(|slot| slot.0.get()));
+        for object in objects.into_iter().chain(rare) {
             let stop = ffi::visit(object, visit, argument);
             if stop != 0 {
                 return stop;
             }
         }
-        (*this.origin.get()).traverse(visit, argument)
     }
+    0
 }
 
 /// Drops what may lead back to the task.
@@ -1056,20 +1271,9 @@ unsafe fn release(slf: *mut PyObject) {
     // SAFETY: the caller's promise; each is dropped once.
     unsafe {
         let this = TaskObject::of(slf);
-        let cells = [
-            &this.coroutine,
-            &this.context,
-            &this.waits_for,
-            &this.message,
-            &this.outcome,
-            &this.callbacks,
-            &this.owner,
-            &this.over,
-            &this.traceback,
-        ];
-        ffi::drop_contents(cells.into_iter().filter_map(ffi::taken));
-        let attributes = &raw mut (*slf.cast::<TaskObject>()).attributes;
-        drop(Owned::from_nullable(attributes.replace(ptr::null_mut())));
+        let cells = [&this.coroutine, &this.context, &this.content].into_iter();
+        let rare = this.rare().into_iter().flat_map(Rare::slots).map(|slot| &slot.0);
+        ffi::drop_contents(cells.chain(rare).filter_map(ffi::taken));
     }
 }
 
@@ -1086,7 +1290,7 @@ unsafe extern "C" fn finalize(slf: *mut PyObject) {
     ffi::edge((), || {
         // SAFETY: alive, as finalizers are given it.
         let this = unsafe { TaskObject::of(slf) };
-        if this.is_done() || !this.reported.get() || this.coroutine.get().is_null() {
+        if this.is_done() || !this.is(REPORTED) || this.coroutine.get().is_null() {
             return Ok(());
         }
         let _aside = ffi::Aside::new();
@@ -1123,9 +1327,11 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             c::PyObject_ClearWeakRefs(slf);
         }
         release(slf);
-        ffi::put(&this.name, None);
-        ffi::put(&this.home, None);
-        (*this.origin.get()).forget();
+        if !this.rare.get().is_null() {
+            drop(Box::from_raw(this.rare.get()));
+        }
+        ffi::put(&this.place, None);
+        this.origin().forget();
         ffi::free(slf);
     }
 }
@@ -1173,6 +1379,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
             (c"_traceback", get_traceback, None),
             (c"_asked", get_asked, Some(set_asked)),
             (c"_group", get_group, None),
+            (c"__dict__", get_attributes, None),
         ],
     );
     let members = ffi::table("Task", "members", || {
@@ -1183,11 +1390,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
             flags: READ_ONLY,
             doc: ptr::null(),
         };
-        vec![
-            member(c"__dictoffset__", offset_of!(TaskObject, attributes)),
-            member(c"__weaklistoffset__", offset_of!(TaskObject, weak_references)),
-            c::PyMemberDef::default(),
-        ]
+        vec![member(c"__weaklistoffset__", offset_of!(TaskObject, weak_references)), c::PyMemberDef::default()]
     });
     let slots = vec![
         ffi::slot(c::Py_tp_new, new as *mut c_void),
@@ -1198,6 +1401,8 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
         ffi::slot(c::Py_tp_methods, methods.cast()),
         ffi::slot(c::Py_tp_getset, properties.cast()),
         ffi::slot(c::Py_tp_members, members.cast()),
+        ffi::slot(c::Py_tp_getattro, get_attribute as *mut c_void),
+        ffi::slot(c::Py_tp_setattro, set_attribute as *mut c_void),
     ];
     // SAFETY: the slots are those of a `TaskObject`; the base is a class without fields.
     unsafe {

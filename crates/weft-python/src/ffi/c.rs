@@ -102,6 +102,8 @@ may_run_python! {
     fn PyTuple_New(length: isize) -> *mut PyObject;
     fn PyList_New(length: isize) -> *mut PyObject;
     fn PyDict_New() -> *mut PyObject;
+    fn PyContext_New() -> *mut PyObject;
+    fn PyContext_Copy(context: *mut PyObject) -> *mut PyObject;
     fn PyContext_CopyCurrent() -> *mut PyObject;
     fn PyWeakref_NewRef(object: *mut PyObject, callback: *mut PyObject) -> *mut PyObject;
 }
