@@ -1206,7 +1206,7 @@ def test_a_program_may_give_a_process_s_task_attributes(run):
             assert task.note == "n" and vars(task) == {"note": "n"}
             del task.note
             with pytest.raises(AttributeError, match="note"):
-                task.note
+                _ = task.note
             with pytest.raises(AttributeError, match="note"):
                 del task.note
             with pytest.raises(AttributeError):
