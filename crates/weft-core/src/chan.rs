@@ -613,28 +613,24 @@ impl<T> fmt::Debug for Chan<T> {
 fn fill<T>(node: &Node<T>, value: Option<T>, outcome: Outcome) {
     // SAFETY: callers either claimed the node or commit their own, which is in no queue. The old content is `None`: a receive's
     // slot is empty until it is filled once, so nothing is dropped here.
-    node.slot.with_mut(|slot| unsafe {
-        debug_assert!((*slot).0.is_none());
-        std::ptr::write(&mut (*slot).0, value);
-        (*slot).1 = outcome;
-    });
+    unsafe { node.decide(value, outcome) };
 }
 
 /// Takes the value out of a claimed sender's slot.
 #[inline]
 fn empty<T>(node: &Node<T>) -> T {
     // SAFETY: the caller claimed the node, whose slot holds the value to be sent.
-    node.slot.with_mut(|slot| unsafe {
-        (*slot).1 = Outcome::Done;
-        (*slot).0.take().unwrap_unchecked()
-    })
+    unsafe {
+        node.mark(Outcome::Done);
+        node.empty()
+    }
 }
 
 /// Marks a claimed node as failed; its slot stays as it is.
 #[inline]
 fn fail<T>(node: &Node<T>, outcome: Outcome) {
     // SAFETY: the caller claimed the node.
-    node.slot.with_mut(|slot| unsafe { (*slot).1 = outcome });
+    unsafe { node.mark(outcome) };
 }
 
 impl<T> State<T> {
@@ -722,21 +718,16 @@ impl<T> State<T> {
     /// The node's slot belongs to the caller and holds a value; the node is in no queue.
     #[inline]
     pub(crate) unsafe fn commit_send(&mut self, node: &Node<T>, wakes: &mut Wakes) -> bool {
-        node.slot.with_mut(|slot| {
-            // SAFETY: the caller's promise.
-            let slot = unsafe { &mut *slot };
-            // SAFETY: as above: it holds a value.
-            let value = unsafe { slot.0.take().unwrap_unchecked() };
-            match self.send(value, wakes) {
-                Sent::Done { displaced } => *slot = (displaced, Outcome::Done),
-                Sent::Failed(value, outcome) => *slot = (Some(value), outcome),
-                Sent::Wait(value) => {
-                    *slot = (Some(value), Outcome::Pending);
-                    return false;
-                }
-            }
-            true
-        })
+        // SAFETY: the caller's promise.
+        let value = unsafe { node.empty() };
+        let (value, outcome) = match self.send(value, wakes) {
+            Sent::Done { displaced } => (displaced, Outcome::Done),
+            Sent::Failed(value, outcome) => (Some(value), outcome),
+            Sent::Wait(value) => (Some(value), Outcome::Pending),
+        };
+        // SAFETY: as above; emptied.
+        unsafe { node.decide(value, outcome) };
+        outcome != Outcome::Pending
     }
 
     /// Receives into the node's slot, if that can be decided now.

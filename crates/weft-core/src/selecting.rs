@@ -20,7 +20,7 @@ use std::task::Waker;
 
 use crate::chan::{Chan, End, Outcome, Received, Wakes};
 use crate::primitives::{Arc, Lock, UnsafeCell};
-use crate::waiter::{Claim, Waiter};
+use crate::waiter::{Claim, Standing, Waiter};
 use crate::waitq::{LinkPtr, Node, Place, Queue, case_of, place_of};
 
 /// The case with which a waiting consumer is claimed to look at the ready list again.
@@ -157,7 +157,7 @@ impl<T> Drop for Fixed<T> {
 /// a value that the channel takes no more (and counts as dropped) is dropped last. [`dissolve`](Self::dissolve) leaves that to the caller.
 pub struct Selecting<T> {
     // Queues point to the waiter and the nodes while the `Selecting` itself may move.
-    waiter: Fixed<Waiter>,
+    standing: Fixed<Standing>,
     registrations: Vec<Option<Fixed<Registration<T>>>>,
     free: Vec<u32>,
     /// The next registration's.
@@ -176,7 +176,7 @@ impl<T> Selecting<T> {
     /// With no channel.
     pub fn new() -> Self {
         Self {
-            waiter: Fixed::new(Waiter::persistent()),
+            standing: Fixed::new(Standing::new()),
             registrations: Vec::new(),
             free: Vec::new(),
             serial: 0,
@@ -186,8 +186,7 @@ impl<T> Selecting<T> {
     }
 
     fn ready(&self) -> &Ready {
-        // A persistent waiter always has one.
-        self.waiter.ready.as_deref().expect("a persistent waiter has a ready list")
+        &self.standing.ready
     }
 
     /// Registers a channel, at the place that is returned. A waiting consumer looks at it at once.
@@ -196,7 +195,7 @@ impl<T> Selecting<T> {
         let registration = Fixed::new(Registration { node: Node::new(None), chan, serial: self.serial });
         self.serial = self.serial.wrapping_add(1);
         // SAFETY: a new node is in no queue; the waiter is fixed and goes away after every node was unlinked (`Drop`).
-        unsafe { registration.node.bind(&raw const *self.waiter, place) };
+        unsafe { registration.node.bind(self.waiter(), place) };
         let link = Node::as_link(NonNull::from(&registration.node));
         if place as usize == self.registrations.len() {
             self.registrations.push(Some(registration));
@@ -207,7 +206,7 @@ impl<T> Selecting<T> {
         self.ready().with(|list| {
             // SAFETY: the node is in no queue, and is unlinked before it goes away.
             unsafe { list.push_back(link) };
-            if let Some(claim) = self.waiter.claim(LOOK) {
+            if let Some(claim) = self.standing.waiter.claim(LOOK) {
                 wakes.push(claim.finish());
             }
         });
@@ -237,7 +236,7 @@ impl<T> Selecting<T> {
         if self.served == Some(place) {
             self.served = None;
         }
-        let met = self.parked && self.waiter.met() == Some(place);
+        let met = self.parked && self.standing.waiter.met() == Some(place);
         let value = if met {
             // SAFETY: the waiter was met with this case, so the slot is ours; the node is in no queue.
             unsafe { registration.node.take().0 }
@@ -283,7 +282,7 @@ impl<T> Selecting<T> {
     /// The next event, or parks with the waker that `waker` makes. After a wake-up, call it again.
     pub fn next(&mut self, mut waker: impl FnMut() -> Waker, wakes: &mut Wakes) -> Next<T> {
         if self.parked {
-            match self.waiter.met() {
+            match self.standing.waiter.met() {
                 None => return Next::Parked,
                 Some(place) => {
                     self.parked = false;
@@ -314,7 +313,7 @@ impl<T> Selecting<T> {
                         && let Some(waker) = spare.take()
                     {
                         // SAFETY: the waiter is ours and not armed; peers that hold one of its nodes wait for this lock (1).
-                        unsafe { self.waiter.arm(waker) };
+                        unsafe { self.standing.waiter.arm(waker) };
                     }
                     first
                 });
@@ -382,19 +381,19 @@ impl<T> Selecting<T> {
     }
 
     fn take_back(&mut self) -> Option<Waker> {
-        if !self.parked || !self.waiter.withdraw() {
+        if !self.parked || !self.standing.waiter.withdraw() {
             return None;
         }
         self.parked = false;
         // SAFETY: withdrawn: the waiter is ours.
-        unsafe { self.waiter.clear() }
+        unsafe { self.standing.waiter.clear() }
     }
 
     /// A parked consumer is to be woken through `waker` from now on.
     pub(crate) fn refresh(&self, waker: &Waker) {
         if self.parked {
             // When the offer is no longer open, `next` tells why.
-            self.waiter.refresh(waker);
+            self.standing.waiter.refresh(waker);
         }
     }
 
@@ -402,7 +401,7 @@ impl<T> Selecting<T> {
     pub fn nudge(&self) -> Wakes {
         let mut wakes = Wakes::new();
         self.ready().with(|_| {
-            if let Some(claim) = self.waiter.claim(LOOK) {
+            if let Some(claim) = self.standing.waiter.claim(LOOK) {
                 wakes.push(claim.finish());
             }
         });
@@ -414,19 +413,19 @@ impl<T> Selecting<T> {
         if !self.parked {
             return None;
         }
-        let place = self.waiter.met()?;
+        let place = self.standing.waiter.met()?;
         self.parked = false;
         self.met(place)
     }
 
     /// Whether a parked consumer has something to look at: [`next`](Self::next) will not say [`Next::Parked`] before it has looked.
     pub fn is_met(&self) -> bool {
-        !self.parked || self.waiter.met().is_some()
+        !self.parked || self.standing.waiter.met().is_some()
     }
 
     /// The waiter, for identification only.
     pub fn waiter(&self) -> *const Waiter {
-        &raw const *self.waiter
+        self.standing.0.as_ptr().cast()
     }
 
     /// Ends it. A value that it was handed and never asked for comes back, to be given back to its channel.

@@ -39,10 +39,24 @@ const CASE: u32 = 0x3fff_ffff;
 /// One party's wait. It must stay where it is while armed: queues point to it.
 pub struct Waiter {
     state: AtomicU32,
+    /// It is the beginning of a [`Standing`].
+    persistent: bool,
     wake: UnsafeCell<Option<Waker>>,
-    /// Where a persistent registration leaves word of what it missed; `None` for a wait that is made once.
-    pub(crate) ready: Option<Box<Ready>>,
     order: Order,
+}
+
+/// The waiter of a persistent registration, and where it leaves word of what it missed.
+#[repr(C)]
+pub(crate) struct Standing {
+    // First, so that a pointer to it is a pointer to the whole.
+    pub(crate) waiter: Waiter,
+    pub(crate) ready: Ready,
+}
+
+impl Standing {
+    pub(crate) fn new() -> Self {
+        Self { waiter: Waiter { persistent: true, ..Waiter::new() }, ready: Ready::new() }
+    }
 }
 
 // SAFETY: invariants 1 and 2 give `wake` one user at a time; the state word hands it over with Release/Acquire.
@@ -59,16 +73,22 @@ impl Default for Waiter {
 impl Waiter {
     /// A waiter that waits for nothing yet.
     pub fn new() -> Self {
-        Self { state: AtomicU32::new(IDLE), wake: UnsafeCell::new(None), ready: None, order: Order::new() }
-    }
-
-    pub(crate) fn persistent() -> Self {
-        Self { ready: Some(Box::new(Ready::new())), ..Self::new() }
+        Self { state: AtomicU32::new(IDLE), persistent: false, wake: UnsafeCell::new(None), order: Order::new() }
     }
 
     /// Whether this is the waiter of a [`Selecting`](crate::selecting::Selecting).
     pub fn is_persistent(&self) -> bool {
-        self.ready.is_some()
+        self.persistent
+    }
+
+    /// Where a persistent registration leaves word of what it missed; `None` for a wait that is made once.
+    ///
+    /// # Safety
+    /// A live waiter, as nodes are bound to it: the pointer leads to the whole of a [`Standing`] if it is persistent.
+    #[inline]
+    pub(crate) unsafe fn ready<'a>(this: *const Self) -> Option<&'a Ready> {
+        // SAFETY: the caller's promise; only `Standing::new` makes persistent ones.
+        unsafe { (*this).persistent.then(|| &(*this.cast::<Standing>()).ready) }
     }
 
     /// Opens the offer: from now on a peer that finds one of its nodes in a queue may claim it.

@@ -9,13 +9,31 @@ use crate::chan::Outcome;
 use crate::primitives::UnsafeCell;
 use crate::waiter::{Claim, Waiter};
 
-/// The links of a queue and the offer a node stands for.
+/// The links of a queue, the offer a node stands for, and what became of it. (The outcome belongs to the slot; it is here because here is room.)
+#[repr(C)]
 pub(crate) struct Link {
-    next: *const UnsafeCell<Link>,
-    prev: *const UnsafeCell<Link>,
-    waiter: *const Waiter,
-    case: u32,
-    place: Place,
+    neighbours: UnsafeCell<Neighbours>,
+    waiter: UnsafeCell<*const Waiter>,
+    case: UnsafeCell<u32>,
+    place: UnsafeCell<Place>,
+    outcome: UnsafeCell<Outcome>,
+}
+
+struct Neighbours {
+    next: *const Link,
+    prev: *const Link,
+}
+
+impl Link {
+    /// # Safety
+    /// As for [`Queue::push_back`], with the lock held.
+    #[inline]
+    unsafe fn set(&self, neighbours: Neighbours, place: Place) {
+        // SAFETY: the caller's promise.
+        self.neighbours.with_mut(|mine| unsafe { *mine = neighbours });
+        // SAFETY: as above.
+        self.place.with_mut(|mine| unsafe { *mine = place });
+    }
 }
 
 /// Which queue a node stands in. It changes only under the lock of that queue.
@@ -37,27 +55,28 @@ pub(crate) enum Place {
 #[repr(C)]
 pub struct Node<T> {
     // First, so that a pointer to the node is a pointer to its link.
-    pub(crate) link: UnsafeCell<Link>,
-    pub(crate) slot: UnsafeCell<(Option<T>, Outcome)>,
+    link: Link,
+    slot: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: the link is guarded by the queue's lock, the slot by the waiter's state word (waiter.rs, invariants 1 and 2).
+// SAFETY: the link is guarded by the queue's lock, the slot and the outcome by the waiter's state word (waiter.rs, invariants 1 and 2).
 unsafe impl<T: Send> Send for Node<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Node<T> {}
 
 impl<T> Node<T> {
     /// A node with `value` in its slot.
+    #[inline]
     pub fn new(value: Option<T>) -> Self {
         Self {
-            link: UnsafeCell::new(Link {
-                next: ptr::null(),
-                prev: ptr::null(),
-                waiter: ptr::null(),
-                case: 0,
-                place: Place::Nowhere,
-            }),
-            slot: UnsafeCell::new((value, Outcome::Pending)),
+            link: Link {
+                neighbours: UnsafeCell::new(Neighbours { next: ptr::null(), prev: ptr::null() }),
+                waiter: UnsafeCell::new(ptr::null()),
+                case: UnsafeCell::new(0),
+                place: UnsafeCell::new(Place::Nowhere),
+                outcome: UnsafeCell::new(Outcome::Pending),
+            },
+            slot: UnsafeCell::new(value),
         }
     }
 
@@ -67,13 +86,10 @@ impl<T> Node<T> {
     /// The node is in no queue. `waiter` outlives the node's stay in any queue.
     #[inline]
     pub unsafe fn bind(&self, waiter: *const Waiter, case: u32) {
-        self.link.with_mut(|link| {
-            // SAFETY: not linked: the owner is alone.
-            unsafe {
-                (*link).waiter = waiter;
-                (*link).case = case;
-            }
-        });
+        // SAFETY: not linked: the owner is alone.
+        self.link.waiter.with_mut(|mine| unsafe { *mine = waiter });
+        // SAFETY: as above.
+        self.link.case.with_mut(|mine| unsafe { *mine = case });
     }
 
     /// What became of the case, and what its slot holds; the slot is left empty.
@@ -82,10 +98,10 @@ impl<T> Node<T> {
     /// The slot is the caller's: nothing was offered yet, or `Waiter::met` returned this case, or the offer was withdrawn.
     #[inline]
     pub unsafe fn take(&self) -> (Option<T>, Outcome) {
-        self.slot.with_mut(|slot| {
-            // SAFETY: the caller's promise.
-            unsafe { ((*slot).0.take(), (*slot).1) }
-        })
+        // SAFETY: the caller's promise.
+        let outcome = self.link.outcome.with(|outcome| unsafe { *outcome });
+        // SAFETY: as above.
+        (self.slot.with_mut(|slot| unsafe { (*slot).take() }), outcome)
     }
 
     /// Fills the slot again and forgets the outcome.
@@ -94,10 +110,10 @@ impl<T> Node<T> {
     /// As for [`take`](Self::take).
     #[inline]
     pub unsafe fn put(&self, value: Option<T>) -> Option<T> {
-        self.slot.with_mut(|slot| {
-            // SAFETY: the caller's promise.
-            unsafe { std::mem::replace(&mut *slot, (value, Outcome::Pending)).0 }
-        })
+        // SAFETY: the caller's promise.
+        unsafe { self.mark(Outcome::Pending) };
+        // SAFETY: as above.
+        self.slot.with_mut(|slot| unsafe { std::mem::replace(&mut *slot, value) })
     }
 
     /// Decides the case: what is in the slot, and what became of it.
@@ -108,9 +124,31 @@ impl<T> Node<T> {
     pub(crate) unsafe fn decide(&self, value: Option<T>, outcome: Outcome) {
         // SAFETY: the caller's promise. Nothing is dropped: the slot was empty.
         self.slot.with_mut(|slot| unsafe {
-            debug_assert!((*slot).0.is_none());
-            ptr::write(slot, (value, outcome));
+            debug_assert!((*slot).is_none());
+            ptr::write(slot, value);
         });
+        // SAFETY: as above.
+        unsafe { self.mark(outcome) };
+    }
+
+    /// The value in the slot, which is left empty.
+    ///
+    /// # Safety
+    /// As for [`decide`](Self::decide), but that the slot holds a value.
+    #[inline]
+    pub(crate) unsafe fn empty(&self) -> T {
+        // SAFETY: the caller's promise.
+        self.slot.with_mut(|slot| unsafe { (*slot).take().unwrap_unchecked() })
+    }
+
+    /// Says what became of the case; the slot stays as it is.
+    ///
+    /// # Safety
+    /// As for [`decide`](Self::decide), but for the slot.
+    #[inline]
+    pub(crate) unsafe fn mark(&self, outcome: Outcome) {
+        // SAFETY: the caller's promise.
+        self.link.outcome.with_mut(|mine| unsafe { *mine = outcome });
     }
 
     /// Lets `f` look at the value in the slot, for a garbage collector's sake.
@@ -119,7 +157,7 @@ impl<T> Node<T> {
     /// No other thread changes the slot meanwhile.
     pub unsafe fn peek<R>(&self, f: impl FnOnce(Option<&T>) -> R) -> R {
         // SAFETY: the caller's promise.
-        self.slot.with(|slot| f(unsafe { (*slot).0.as_ref() }))
+        self.slot.with(|slot| f(unsafe { (*slot).as_ref() }))
     }
 
     #[inline]
@@ -129,12 +167,12 @@ impl<T> Node<T> {
 }
 
 /// A pointer to a node, whatever the type of its value.
-pub(crate) type LinkPtr = NonNull<UnsafeCell<Link>>;
+pub(crate) type LinkPtr = NonNull<Link>;
 
 /// The queue: a doubly linked list through the nodes.
 pub(crate) struct Queue {
-    head: *const UnsafeCell<Link>,
-    tail: *const UnsafeCell<Link>,
+    head: *const Link,
+    tail: *const Link,
     place: Place,
 }
 
@@ -154,14 +192,10 @@ impl Queue {
     pub(crate) unsafe fn push_back(&mut self, node: LinkPtr) {
         // SAFETY: linked nodes are alive (their owners unlink them first) and guarded by the lock the caller holds.
         unsafe {
-            node.as_ref().with_mut(|link| {
-                debug_assert!((*link).place == Place::Nowhere);
-                (*link).prev = self.tail;
-                (*link).next = ptr::null();
-                (*link).place = self.place;
-            });
-            match NonNull::new(self.tail.cast_mut()) {
-                Some(tail) => tail.as_ref().with_mut(|link| (*link).next = node.as_ptr()),
+            debug_assert!(place_of(node) == Place::Nowhere);
+            node.as_ref().set(Neighbours { next: ptr::null(), prev: self.tail }, self.place);
+            match self.tail.as_ref() {
+                Some(tail) => tail.neighbours.with_mut(|neighbours| (*neighbours).next = node.as_ptr()),
                 None => self.head = node.as_ptr(),
             }
         }
@@ -179,16 +213,15 @@ impl Queue {
             if place_of(node) != self.place {
                 return false;
             }
-            let (prev, next) = node.as_ref().with_mut(|link| {
-                (*link).place = Place::Nowhere;
-                ((*link).prev, (*link).next)
-            });
-            match NonNull::new(prev.cast_mut()) {
-                Some(prev) => prev.as_ref().with_mut(|link| (*link).next = next),
+            let link = node.as_ref();
+            link.place.with_mut(|place| *place = Place::Nowhere);
+            let (prev, next) = link.neighbours.with(|neighbours| ((*neighbours).prev, (*neighbours).next));
+            match prev.as_ref() {
+                Some(prev) => prev.neighbours.with_mut(|neighbours| (*neighbours).next = next),
                 None => self.head = next,
             }
-            match NonNull::new(next.cast_mut()) {
-                Some(next) => next.as_ref().with_mut(|link| (*link).prev = prev),
+            match next.as_ref() {
+                Some(next) => next.neighbours.with_mut(|neighbours| (*neighbours).prev = prev),
                 None => self.tail = prev,
             }
             true
@@ -207,12 +240,11 @@ impl Queue {
             // SAFETY: a linked node is alive, and so is its waiter; the claim keeps both alive until it is finished, because
             // the owner waits for `DONE` before it goes away. The lifetime 'q ends there (callers finish before unlocking).
             unsafe {
-                let (waiter, case) = first.as_ref().with(|link| ((*link).waiter, (*link).case));
+                let (waiter, case) = (waiter_of(first), case_of(first));
                 self.unlink(first);
-                let waiter: &'q Waiter = &*waiter;
-                let claim = match &waiter.ready {
-                    None => waiter.claim(case),
-                    Some(ready) => ready.claim_or_miss(waiter, case, first),
+                let claim = match Waiter::ready(waiter) {
+                    None => (*waiter).claim(case),
+                    Some(ready) => ready.claim_or_miss(&*waiter, case, first),
                 };
                 if let Some(claim) = claim {
                     return Some((first.cast::<Node<T>>().as_ref(), claim));
@@ -229,13 +261,13 @@ impl Queue {
             };
             // SAFETY: as in `claim_first`.
             unsafe {
-                let waiter = &*first.as_ref().with(|link| (*link).waiter);
-                if waiter.is_waiting() {
+                let waiter = waiter_of(first);
+                if (*waiter).is_waiting() {
                     return true;
                 }
                 self.unlink(first);
-                if let Some(ready) = &waiter.ready {
-                    if ready.miss_unless_waiting(waiter, first) {
+                if let Some(ready) = Waiter::ready(waiter) {
+                    if ready.miss_unless_waiting(&*waiter, first) {
                         continue;
                     }
                     self.push_front(first);
@@ -250,13 +282,9 @@ impl Queue {
     unsafe fn push_front(&mut self, node: LinkPtr) {
         // SAFETY: as in `push_back`.
         unsafe {
-            node.as_ref().with_mut(|link| {
-                (*link).prev = ptr::null();
-                (*link).next = self.head;
-                (*link).place = self.place;
-            });
-            match NonNull::new(self.head.cast_mut()) {
-                Some(head) => head.as_ref().with_mut(|link| (*link).prev = node.as_ptr()),
+            node.as_ref().set(Neighbours { next: self.head, prev: ptr::null() }, self.place);
+            match self.head.as_ref() {
+                Some(head) => head.neighbours.with_mut(|neighbours| (*neighbours).prev = node.as_ptr()),
                 None => self.tail = node.as_ptr(),
             }
         }
@@ -278,9 +306,8 @@ impl Queue {
             let link = NonNull::new(at.cast_mut())?;
             // SAFETY: linked nodes and their waiters are alive while the caller's borrow of the queue, hence the lock, lasts.
             unsafe {
-                let (next, waiter) = link.as_ref().with(|link| ((*link).next, (*link).waiter));
-                at = next;
-                Some(&*waiter)
+                at = link.as_ref().neighbours.with(|neighbours| (*neighbours).next);
+                Some(&*waiter_of(link))
             }
         })
     }
@@ -292,7 +319,7 @@ impl Queue {
 /// The caller holds the lock of every queue the node could be in, or owns the node alone.
 pub(crate) unsafe fn place_of(node: LinkPtr) -> Place {
     // SAFETY: the caller's promise.
-    unsafe { node.as_ref().with(|link| (*link).place) }
+    unsafe { node.as_ref().place.with(|place| *place) }
 }
 
 /// The case a node is bound to.
@@ -301,7 +328,7 @@ pub(crate) unsafe fn place_of(node: LinkPtr) -> Place {
 /// Nobody binds the node meanwhile.
 pub(crate) unsafe fn case_of(node: LinkPtr) -> u32 {
     // SAFETY: the caller's promise.
-    unsafe { node.as_ref().with(|link| (*link).case) }
+    unsafe { node.as_ref().case.with(|case| *case) }
 }
 
 /// The waiter a node is bound to.
@@ -310,5 +337,5 @@ pub(crate) unsafe fn case_of(node: LinkPtr) -> u32 {
 /// Nobody binds the node meanwhile.
 pub(crate) unsafe fn waiter_of(node: LinkPtr) -> *const Waiter {
     // SAFETY: the caller's promise.
-    unsafe { node.as_ref().with(|link| (*link).waiter) }
+    unsafe { node.as_ref().waiter.with(|waiter| *waiter) }
 }
