@@ -82,6 +82,9 @@ unsafe impl Send for Inner {}
 /// How many steps a drain makes between looks at the clock.
 const STEPS: u32 = 4;
 
+/// Room for so many is kept in a queue that is empty: a burst of a million is not.
+const KEPT: usize = 1024;
+
 /// How often a loop is asked in vain before it is left to the main thread.
 const PATIENCE: u32 = 8;
 
@@ -107,7 +110,8 @@ impl HomeObject {
         unsafe { &*object.cast() }
     }
 
-    fn as_ptr(&self) -> *mut PyObject {
+    #[inline]
+    pub fn as_ptr(&self) -> *mut PyObject {
         ptr::from_ref(self).cast_mut().cast()
     }
 
@@ -395,6 +399,7 @@ impl HomeObject {
                 let next = inner.ready.pop_front();
                 if next.is_none() {
                     inner.scheduled = false;
+                    inner.ready.shrink_to(KEPT);
                 }
                 next
             };

@@ -16,17 +16,21 @@
 mod future;
 mod leaf;
 mod object;
+mod rare;
 mod result;
 
 pub use future::{close, iternext, throw};
 pub use object::{descriptor, make, on_channel, ready, select, sync, timer};
+pub use rare::{Asleep, Rare, Sleeper};
+use rare::{Extra, Word};
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use smallvec::SmallVec;
 use weft_core::barrier::Barrier;
@@ -44,7 +48,6 @@ use crate::lowlevel;
 use crate::origin::Origin;
 use crate::selecting::SelectingObject;
 use crate::state::State;
-use crate::thread::Parker;
 use crate::wake;
 
 /// What an operation does.
@@ -85,32 +88,6 @@ const DECIDED: u8 = 6;
 /// The winner of a select whose default was taken.
 const DEFAULT: u32 = u32::MAX;
 
-/// Who is to be woken.
-pub enum Sleeper {
-    Nobody,
-    /// The loop whose home this is (a strong reference).
-    Loop(Owned),
-    Thread(Arc<Parker>),
-    /// A party of a scheduler that the extension does not know: what to call, and what tells whether nobody will come any more.
-    Elsewhere(Owned, Option<Owned>),
-}
-
-/// What only some kinds have.
-enum Extra {
-    None,
-    Select(Box<Select>),
-    RecvMany(usize),
-    SendMany(VecDeque<Owned>),
-    /// Seconds: a delay or a time.
-    Time(f64),
-    Descriptor {
-        fd: c_int,
-        /// The duplicate that a loop watches, or -1.
-        watched: c_int,
-    },
-    Sync(Box<Node<usize>>),
-}
-
 #[derive(Default)]
 pub struct Select {
     /// The operations it was made of, each with a reference.
@@ -127,8 +104,7 @@ impl Select {
     /// A fresh operation becomes a case.
     #[inline]
     pub fn add(&mut self, op: &OpObject, case: Owned) {
-        op.phase.store(TAKEN, Ordering::Relaxed);
-        ffi::put(&op.case, Some(case));
+        op.become_leaf(case);
         self.cases.push(op.itself().into_ptr().cast());
     }
 
@@ -151,7 +127,7 @@ impl Select {
         let op = |case: &*mut OpObject| unsafe { &**case };
         let mut nested = false;
         for case in &self.cases {
-            op(case).parent.set(ptr::from_ref(root).cast_mut());
+            op(case).set_parent(ptr::from_ref(root).cast_mut());
             nested |= op(case).kind == Kind::Select;
         }
         self.flat = nested.then(|| {
@@ -172,11 +148,15 @@ impl Select {
     pub fn give_back(&mut self) {
         for op in &self.cases {
             // SAFETY: held until below.
-            let op = unsafe { &**op };
-            ffi::put(&op.case, None);
-            op.phase.store(FRESH, Ordering::Relaxed);
+            unsafe { &**op }.be_fresh_again();
         }
         self.clear();
+    }
+
+    /// All that a collector is to see.
+    fn visit(&self, see: &mut impl FnMut(*mut PyObject)) {
+        self.cases.iter().for_each(|leaf| see(leaf.cast()));
+        self.default.iter().for_each(|default| see(default.as_ptr()));
     }
 
     /// Drops what it holds.
@@ -190,7 +170,7 @@ impl Select {
         ffi::drop_contents(self.cases.drain(..).filter_map(|leaf| {
             // SAFETY: a reference that was ours; the leaf has no select any more.
             unsafe {
-                (*leaf).parent.set(ptr::null_mut());
+                (*leaf).set_parent(ptr::null_mut());
                 Owned::from_nullable(leaf.cast())
             }
         }));
@@ -200,51 +180,40 @@ impl Select {
 /// So many cases of a select need no memory of their own.
 const FEW: usize = 4;
 
-/// `weft.Op`.
+/// `weft.Op`, in as few words as there can be: a million of them may be parked.
 #[repr(C)]
 pub struct OpObject {
     head: PyObject,
-    pub waiter: Waiter,
+    role: UnsafeCell<Role>,
     node: Node<Owned>,
-    /// A strong reference to what the operation was made from; null for timers and the like.
+    /// A strong reference to what the operation was made from (of a channel operation the channel or the end); null for timers and the like.
     owner: *mut PyObject,
-    /// Of a channel operation: the channel, and the end it was made through, if it was (both kept alive by `owner`).
-    channel: *const ChannelObject,
-    end: *const EndObject,
+    /// See `rare`.
+    word: Cell<*mut c_void>,
+    /// Where it was made: see `made`.
+    code: Cell<*mut PyObject>,
+    offset: Cell<u16>,
     kind: Kind,
     phase: AtomicU8,
-    /// It was never given anything but its channel, its slot and its case, or the cases of a select: at its end there is nothing else to drop.
-    bare: Cell<bool>,
-    /// Of a leaf: it can be taken at once, as found when the operation was prepared.
-    ready: Cell<bool>,
-    /// Of a leaf: it was made from an end that is closed.
-    dead_end: Cell<bool>,
-    /// asyncio's mark of a future that a task just yielded.
-    blocking: Cell<bool>,
-    cancelled: Cell<bool>,
-    /// A cancel came after the commit and is still to be delivered.
-    late: Cell<bool>,
-    /// Woken before the task had left its callback.
-    missed: Cell<bool>,
-    /// How many nodes are counted as references to this root.
-    linked: Cell<u32>,
-    /// The leaf that was decided.
-    winner: Cell<u32>,
-    /// Of a timer: when it is due, on the monotonic clock.
-    due: Cell<f64>,
-    /// Of a timer on a loop: its key there.
-    timer: Cell<Option<(u64, u64)>>,
-    map: Cell<*mut PyObject>,
-    callback: Cell<*mut PyObject>,
-    context: Cell<*mut PyObject>,
-    /// The message of asyncio's cancel.
-    message: Cell<*mut PyObject>,
-    /// Of a leaf: the select it belongs to (borrowed: the select holds the leaf), and its case (strong).
-    parent: Cell<*mut OpObject>,
-    case: Cell<*mut PyObject>,
-    sleeper: UnsafeCell<Sleeper>,
-    extra: UnsafeCell<Extra>,
-    made: UnsafeCell<Origin>,
+    /// Relaxed, never changed by two at once: where threads run at the same time, whoever meets a parked operation reads what its word is.
+    flags: AtomicU16,
+}
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<OpObject>() <= 112);
+
+/// What the others know an operation by: its waiter, or in phase TAKEN the select that took it.
+union Role {
+    /// Never dropped: it holds a waker at most, and those have nothing to drop (`wake`).
+    waiter: ManuallyDrop<Waiter>,
+    leaf: Leaf,
+}
+
+/// Of a leaf: the select it belongs to (borrowed: the select holds the leaf), and its case (strong).
+#[derive(Clone, Copy)]
+struct Leaf {
+    parent: *mut OpObject,
+    case: *mut PyObject,
 }
 
 /// What a step in a coroutine comes to.
@@ -260,8 +229,8 @@ pub fn of_waiter(waiter: NonNull<Waiter>) -> *mut PyObject {
         // It belongs to a `Selecting`, whose queues hold no references.
         return ptr::null_mut();
     }
-    // SAFETY: every other waiter in our queues is the `waiter` field of an operation.
-    unsafe { waiter.as_ptr().cast::<u8>().sub(std::mem::offset_of!(OpObject, waiter)).cast() }
+    // SAFETY: every other waiter in our queues is that of an operation.
+    unsafe { waiter.as_ptr().cast::<u8>().sub(std::mem::offset_of!(OpObject, role)).cast() }
 }
 
 impl OpObject {
@@ -316,15 +285,131 @@ impl OpObject {
         matches!(self.extra(), Extra::Select(select) if select.default.is_some())
     }
 
-    fn set_extra(&self, extra: Extra) {
-        self.bare.set(false);
-        // SAFETY: only the performing party, or whoever makes the operation, touches `extra`.
-        unsafe { *self.extra.get() = extra };
+    // In `flags`, above what the word is.
+    const WORD: u16 = 7;
+    /// Made on a channel: the owner is the channel, or one of its ends.
+    const ON_CHANNEL: u16 = 1 << 3;
+    /// ... through an end.
+    const VIA_END: u16 = 1 << 4;
+    /// Of a leaf: it can be taken at once, as found when the operation was prepared.
+    const READY: u16 = 1 << 5;
+    /// Of a leaf: it was made from an end that is closed.
+    const DEAD_END: u16 = 1 << 6;
+    /// asyncio's mark of a future that a task just yielded.
+    const BLOCKING: u16 = 1 << 7;
+    const CANCELLED: u16 = 1 << 8;
+    /// A cancel came after the commit and is still to be delivered.
+    const LATE: u16 = 1 << 9;
+    /// Woken before the task had left its callback.
+    const MISSED: u16 = 1 << 10;
+    /// Its node is counted as a reference.
+    const LINKED: u16 = 1 << 11;
+
+    #[inline]
+    fn is(&self, flag: u16) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag != 0
     }
 
-    fn extra(&self) -> &Extra {
-        // SAFETY: as above.
-        unsafe { &*self.extra.get() }
+    #[inline]
+    fn set(&self, flag: u16, value: bool) {
+        let others = self.flags.load(Ordering::Relaxed) & !flag;
+        self.flags.store(if value { others | flag } else { others }, Ordering::Relaxed);
+    }
+
+    /// Whether it was set. It is not any more.
+    #[inline]
+    fn take(&self, flag: u16) -> bool {
+        let before = self.is(flag);
+        self.set(flag, false);
+        before
+    }
+
+    #[inline]
+    fn word_is(&self) -> Word {
+        match self.flags.load(Ordering::Relaxed) & Self::WORD {
+            1 => Word::Home,
+            2 => Word::Task,
+            3 => Word::Thread,
+            4 => Word::Rare,
+            _ => Word::Nothing,
+        }
+    }
+
+    #[inline]
+    fn set_word_is(&self, word: Word) {
+        let others = self.flags.load(Ordering::Relaxed) & !Self::WORD;
+        self.flags.store(others | word as u16, Ordering::Relaxed);
+    }
+
+    /// Of what is no leaf.
+    #[inline]
+    pub fn waiter(&self) -> &Waiter {
+        debug_assert!(!self.is_taken());
+        // SAFETY: what it is unless the phase is TAKEN; shared, as a waiter is.
+        unsafe { &(*self.role.get()).waiter }
+    }
+
+    /// A fresh operation becomes a case of a select.
+    #[inline]
+    fn become_leaf(&self, case: Owned) {
+        self.phase.store(TAKEN, Ordering::Relaxed);
+        // SAFETY: nobody knows the waiter of a fresh operation.
+        unsafe { *self.role.get() = Role { leaf: Leaf { parent: ptr::null_mut(), case: case.into_ptr() } } };
+    }
+
+    /// The select was not made after all.
+    fn be_fresh_again(&self) {
+        drop(self.take_case());
+        // SAFETY: a leaf of a select that nobody knew.
+        unsafe { *self.role.get() = Role { waiter: ManuallyDrop::new(Waiter::new()) } };
+        self.phase.store(FRESH, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn leaf_role(&self) -> Option<*mut Leaf> {
+        // SAFETY: what it is in this phase.
+        self.is_taken().then(|| unsafe { &raw mut (*self.role.get()).leaf })
+    }
+
+    /// Of a leaf: the select it belongs to, while that lives.
+    #[inline]
+    fn parent(&self) -> *mut OpObject {
+        // SAFETY: see `leaf_role`.
+        self.leaf_role().map_or(ptr::null_mut(), |leaf| unsafe { (*leaf).parent })
+    }
+
+    #[inline]
+    fn set_parent(&self, parent: *mut OpObject) {
+        if let Some(leaf) = self.leaf_role() {
+            // SAFETY: see `leaf_role`.
+            unsafe { (*leaf).parent = parent };
+        }
+    }
+
+    /// Of a leaf: its case. Else null.
+    #[inline]
+    fn case(&self) -> *mut PyObject {
+        // SAFETY: see `leaf_role`.
+        self.leaf_role().map_or(ptr::null_mut(), |leaf| unsafe { (*leaf).case })
+    }
+
+    #[inline]
+    fn take_case(&self) -> Option<Owned> {
+        // SAFETY: see `leaf_role`; the reference is ours.
+        self.leaf_role()
+            .and_then(|leaf| unsafe { Owned::from_nullable(ptr::replace(&raw mut (*leaf).case, ptr::null_mut())) })
+    }
+
+    /// Where it was made.
+    fn made(&self) -> Origin {
+        Origin::of(self.code.get(), c_int::from(self.offset.get()))
+    }
+
+    fn set_made(&self, made: Origin) {
+        let (code, offset) = made.into_parts();
+        self.code.set(code);
+        // Further into a function than this there is no telling: its first line.
+        self.offset.set(u16::try_from(offset).unwrap_or(0));
     }
 
     pub fn set_rest(&self, rest: VecDeque<Owned>) {
@@ -333,10 +418,6 @@ impl OpObject {
 
     pub fn set_max(&self, max: usize) {
         self.set_extra(Extra::RecvMany(max));
-    }
-
-    pub fn due(&self) -> f64 {
-        self.due.get()
     }
 
     /// All leaves, first to last; an operation that is no select is its own only leaf.
@@ -364,8 +445,10 @@ impl OpObject {
     /// Of a channel operation: its channel.
     #[inline]
     fn channel(&self) -> &ChannelObject {
-        // SAFETY: set for the kinds that have a channel; `owner` keeps it alive.
-        unsafe { &*self.channel }
+        // SAFETY: the owner is one, or an end, which keeps its channel alive.
+        unsafe {
+            ChannelObject::of(if self.is(Self::VIA_END) { EndObject::of(self.owner).channel } else { self.owner })
+        }
     }
 
     /// Of a channel operation: the channel and the end it was made through.
@@ -374,14 +457,14 @@ impl OpObject {
         Via {
             channel: self.channel(),
             owner: self.owner,
-            // SAFETY: null, or kept alive by `owner`.
-            end: unsafe { self.end.as_ref() },
+            // SAFETY: then the owner is one.
+            end: self.is(Self::VIA_END).then(|| unsafe { EndObject::of(self.owner) }),
         }
     }
 
     #[inline]
     fn is_on_channel(&self) -> bool {
-        !self.channel.is_null()
+        self.is(Self::ON_CHANNEL)
     }
 
     /// The descriptor this operation waits for.
@@ -474,7 +557,7 @@ impl OpObject {
         let via = self.via();
         via.check()?;
         if via.end_is_closed() {
-            self.dead_end.set(true);
+            self.set(Self::DEAD_END, true);
             return Ok(true);
         }
         loop {
@@ -501,7 +584,7 @@ impl OpObject {
         // SAFETY: the select holds its leaves.
         let leaf = |index: usize| unsafe { &*leaves[index] };
         let attempt = |index: usize| -> Py<bool> {
-            self.winner.set(index as u32);
+            self.set_winner(index as u32);
             Ok(leaf(index).is_on_channel() && leaf(index).try_channel()?)
         };
         if select.policy == Policy::Random && count > 2 {
@@ -536,8 +619,8 @@ impl OpObject {
     /// Of a leaf on a channel: whether it could be decided now.
     fn is_ready(&self) -> Py<bool> {
         self.via().check()?;
-        self.dead_end.set(self.via().end_is_closed());
-        Ok(self.dead_end.get() || if self.is_sending() { self.chan().can_send() } else { self.chan().can_recv() })
+        self.set(Self::DEAD_END, self.via().end_is_closed());
+        Ok(self.is(Self::DEAD_END) || if self.is_sending() { self.chan().can_send() } else { self.chan().can_recv() })
     }
 
     /// Wakes those a commit of ours concerned. `true`: the value went to a receiver that is gone, and is back in the slot.
@@ -572,10 +655,10 @@ impl OpObject {
                 debug_assert!(wakes.is_empty());
                 return Ok(false);
             };
-            self.winner.set(index as u32);
+            self.set_winner(index as u32);
             // SAFETY: held by the select, or this operation itself.
             let leaf = unsafe { &*leaves[index] };
-            if leaf.is_sending() && !leaf.dead_end.get() {
+            if leaf.is_sending() && !leaf.is(Self::DEAD_END) {
                 if leaf.woke(wakes) {
                     continue;
                 }
@@ -601,11 +684,11 @@ impl OpObject {
             })?;
         }
         // SAFETY: nothing is parked; the waiter is ours.
-        unsafe { self.waiter.arm(wake::waker(self)) };
+        unsafe { self.waiter().arm(wake::waker(self)) };
         let decided = if self.is_on_channel() {
             // SAFETY: as above. The node stays: the operation lives until it was unlinked, for `linked` references are counted for it.
             unsafe {
-                self.node.bind(&raw const self.waiter, 0);
+                self.node.bind(self.waiter(), 0);
                 self.add_references(1);
                 let mut wakes = Wakes::new();
                 let decided = if matches!(self.kind, Kind::Send | Kind::SendMany) {
@@ -614,7 +697,7 @@ impl OpObject {
                     self.chan().recv_or_park(&self.node, &mut wakes)
                 };
                 if decided {
-                    drop(self.waiter.disarm());
+                    drop(self.waiter().disarm());
                     self.drop_references(1);
                     if self.woke(wakes) {
                         return self.park();
@@ -631,8 +714,8 @@ impl OpObject {
                         let leaf = &**leaf;
                         queued += u32::from(leaf.as_case().has_queue());
                         match leaf.extra() {
-                            Extra::Sync(node) => node.bind(&raw const self.waiter, index as u32),
-                            _ => leaf.node.bind(&raw const self.waiter, index as u32),
+                            Extra::Sync(node) => node.bind(self.waiter(), index as u32),
+                            _ => leaf.node.bind(self.waiter(), index as u32),
                         }
                     }
                 }
@@ -640,7 +723,7 @@ impl OpObject {
                 if let Err(raised) = self.arm_outside(leaves) {
                     self.disarm_outside();
                     // SAFETY: no node is in a queue, and what was armed outside is disarmed.
-                    drop(unsafe { self.waiter.disarm() });
+                    drop(unsafe { self.waiter().disarm() });
                     return Err(raised);
                 }
                 self.add_references(queued);
@@ -648,7 +731,7 @@ impl OpObject {
                 if decided {
                     self.disarm_outside();
                     // SAFETY: as above.
-                    drop(unsafe { self.waiter.disarm() });
+                    drop(unsafe { self.waiter().disarm() });
                     self.drop_references(queued);
                 }
                 Ok(decided)
@@ -662,7 +745,7 @@ impl OpObject {
     }
 
     fn add_references(&self, count: u32) {
-        self.linked.set(count);
+        self.set_linked(count);
         for _ in 0..count {
             // SAFETY: alive.
             unsafe { c::Py_INCREF(self.as_ptr()) };
@@ -683,21 +766,11 @@ impl OpObject {
 
     /// Drops references counted for nodes. The caller holds another one.
     fn drop_references(&self, count: u32) {
-        self.linked.set(0);
+        self.set_linked(0);
         for _ in 0..count {
             // SAFETY: counted by `add_references`; the caller's reference keeps the operation alive.
             unsafe { c::Py_DECREF(self.as_ptr()) };
         }
-    }
-
-    pub fn sleeper(&self) -> &Sleeper {
-        // SAFETY: set before the waiter is armed, and changed only when it is not.
-        unsafe { &*self.sleeper.get() }
-    }
-
-    pub fn set_sleeper(&self, sleeper: Sleeper) {
-        // SAFETY: as above.
-        drop(unsafe { std::mem::replace(&mut *self.sleeper.get(), sleeper) });
     }
 
     /// The wait is over. Whoever met it may be about to look whom to wake: where threads run at the same time the sleeper stays until nobody has a
@@ -717,14 +790,14 @@ impl OpObject {
         if self.kind == Kind::NextEvent {
             return self.selecting().withdraw(self);
         }
-        if !self.waiter.withdraw() {
+        if !self.waiter().withdraw() {
             return false;
         }
         self.unlink();
         self.disarm_outside();
         // SAFETY: withdrawn: the waiter is ours.
-        drop(unsafe { self.waiter.clear() });
-        self.drop_references(self.linked.get());
+        drop(unsafe { self.waiter().clear() });
+        self.drop_references(self.linked());
         true
     }
 
@@ -738,31 +811,31 @@ impl OpObject {
         if self.kind == Kind::NextEvent {
             return;
         }
-        let winner = self.waiter.met().unwrap_or(0);
-        self.winner.set(winner);
+        let winner = self.waiter().met().unwrap_or(0);
+        self.set_winner(winner);
         if self.is_on_channel() {
             // Its one node was claimed, and the reference went with the waker.
-            self.linked.set(0);
+            self.set_linked(0);
             return;
         }
         self.unlink();
         self.disarm_outside();
         // SAFETY: decided: the waiter is ours.
-        drop(unsafe { self.waiter.clear() });
+        drop(unsafe { self.waiter().clear() });
         let claimed = u32::from(self.leaf(winner).was_claimed_in_queue());
-        self.drop_references(self.linked.get().saturating_sub(claimed));
+        self.drop_references(self.linked().saturating_sub(claimed));
     }
 
     pub fn is_met(&self) -> bool {
         match self.kind {
             Kind::NextEvent => self.selecting().is_met(),
-            _ => self.waiter.met().is_some(),
+            _ => self.waiter().met().is_some(),
         }
     }
 
     /// Decides an outside case (a timer that is due, a descriptor that is ready). `true`: it was still open, and whoever waits is to be woken.
     pub fn decide(&self, case: u32) -> bool {
-        match self.waiter.claim(case) {
+        match self.waiter().claim(case) {
             Some(claim) => {
                 drop(claim.finish());
                 true
@@ -778,22 +851,24 @@ impl OpObject {
     pub unsafe fn wake(op: *mut Self) -> Option<Owned> {
         // SAFETY: the caller's promise.
         unsafe {
-            match (*op).sleeper() {
-                Sleeper::Nobody => c::Py_DECREF(op.cast()),
-                Sleeper::Thread(parker) => {
-                    let parker = Arc::clone(parker);
+            match (*op).asleep() {
+                Asleep::Nobody => c::Py_DECREF(op.cast()),
+                Asleep::Thread(parker) => {
+                    // The party may wake, and drop its own, before `unpark` has returned.
+                    Arc::increment_strong_count(parker);
+                    let parker = Arc::from_raw(parker);
                     parker.unpark();
                     c::Py_DECREF(op.cast());
                 }
-                Sleeper::Elsewhere(wake, _) => {
+                Asleep::Elsewhere(wake, _) => {
                     let wake = wake.clone();
                     let op = Owned::from_nullable(op.cast())?;
                     if !woke_elsewhere(&wake) {
                         return Self::of(op.as_ptr()).abandon();
                     }
                 }
-                Sleeper::Loop(home) => {
-                    let home = home.clone();
+                Asleep::Loop(home) => {
+                    let home = Owned::from_borrowed(home.as_ptr());
                     if let Err(op) = HomeObject::of(home.as_ptr()).push(op) {
                         let op = Owned::from_nullable(op.cast())?;
                         return Self::of(op.as_ptr()).abandon();
@@ -806,10 +881,9 @@ impl OpObject {
 
     /// Whether nobody will come for a parked operation any more: its loop is closed, or its scheduler has ended.
     fn is_forsaken(&self) -> bool {
-        match self.sleeper() {
-            // SAFETY: a sleeper's home is one.
-            Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()) }.is_closed(),
-            Sleeper::Elsewhere(_, Some(gone)) => is_gone(gone),
+        match self.asleep() {
+            Asleep::Loop(home) => home.is_closed(),
+            Asleep::Elsewhere(_, Some(gone)) => is_gone(gone),
             _ => false,
         }
     }
@@ -827,16 +901,16 @@ impl OpObject {
         if self.phase.swap(DONE, Ordering::Relaxed) == DONE {
             return None;
         }
-        if self.cancelled.get() {
+        if self.is(Self::CANCELLED) {
             return None;
         }
         if self.kind == Kind::NextEvent {
             return self.selecting().abandon();
         }
         self.settle();
-        let leaf = self.leaf(self.winner.get());
+        let leaf = self.leaf(self.winner());
         self.leave_sleeper();
-        if matches!(leaf.kind, Kind::Recv | Kind::RecvNext | Kind::RecvMany) && !leaf.dead_end.get() {
+        if matches!(leaf.kind, Kind::Recv | Kind::RecvNext | Kind::RecvMany) && !leaf.is(Self::DEAD_END) {
             // SAFETY: decided: the slot is ours.
             return unsafe { leaf.node.take().0 };
         }
@@ -851,7 +925,7 @@ impl OpObject {
                 self.selecting().give_back(value);
                 return;
             }
-            let leaf = self.leaf(self.winner.get());
+            let leaf = self.leaf(self.winner());
             let lost = wake::give_back(leaf.chan(), value);
             leaf.via().channel.undelivered(lost);
         }
@@ -873,12 +947,11 @@ impl OpObject {
         self.begin()?;
         let decided = self.try_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
         if !decided && self.has_default() {
-            self.winner.set(DEFAULT);
+            self.set_winner(DEFAULT);
         } else if !decided {
             return Ok(false);
         }
         self.phase.store(DECIDED, Ordering::Relaxed);
-        self.bare.set(false);
         Ok(true)
     }
 
@@ -887,7 +960,6 @@ impl OpObject {
         if self.phase.load(Ordering::Relaxed) != RUNNING {
             return Err(ffi::runtime_error(&format!("{} cannot be parked: begin it first", self.description())));
         }
-        self.bare.set(false);
         self.set_sleeper(sleeper);
         let decided = self.park().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
         self.phase.store(if decided { DECIDED } else { PARKED }, Ordering::Relaxed);
@@ -898,7 +970,7 @@ impl OpObject {
     pub fn take_decided(&self) -> Py<Owned> {
         match self.phase.load(Ordering::Relaxed) {
             PARKED if self.is_met() => self.take_up(),
-            DECIDED if self.winner.get() == DEFAULT => self.defaulted().unwrap_or_else(|| Ok(ffi::none())),
+            DECIDED if self.winner() == DEFAULT => self.defaulted().unwrap_or_else(|| Ok(ffi::none())),
             DECIDED => {
                 self.leave_sleeper();
                 self.result()
@@ -961,7 +1033,6 @@ impl OpObject {
 
     /// Parks for the sleeper. `Some`: decided after all.
     pub fn perform_parked(&self, sleeper: Sleeper) -> Py<Option<Owned>> {
-        self.bare.set(false);
         self.set_sleeper(sleeper);
         match self.park() {
             Ok(true) => self.result().map(Some),
@@ -1002,10 +1073,8 @@ impl OpObject {
 
     /// Blames the line of the program, for an operation made by one of weft's own Python functions.
     pub fn made_by_user(&self) {
-        // SAFETY: just made: nobody else looks at it.
-        let made = unsafe { &mut *self.made.get() };
-        made.forget();
-        *made = Origin::of_user();
+        self.made().forget();
+        self.set_made(Origin::of_user());
     }
 
     /// `recv on channel 'jobs' (...)`, for messages.
@@ -1027,8 +1096,7 @@ impl OpObject {
             Kind::Select => "select",
             Kind::NextEvent => "selecting",
         };
-        // SAFETY: whoever asks performs it, or nobody does.
-        let made = unsafe { &*self.made.get() }.short();
+        let made = self.made().short();
         match self.is_on_channel() {
             // What has such a channel has named it for this: an event, or a process that is joined.
             true if self.kind == Kind::Closing => {
@@ -1041,8 +1109,7 @@ impl OpObject {
 
     fn warn_unperformed(&self) {
         let _aside = ffi::Aside::new();
-        // SAFETY: as in `description`.
-        let (file, line) = unsafe { &*self.made.get() }.place().unwrap_or(("unknown".to_owned(), 1));
+        let (file, line) = self.made().place().unwrap_or(("unknown".to_owned(), 1));
         let message = format!("{} was never performed: await it, or call its wait()", self.description());
         let (Ok(file), Ok(message)) = (std::ffi::CString::new(file), std::ffi::CString::new(message)) else {
             return;
@@ -1129,15 +1196,15 @@ unsafe extern "C" fn map(slf: *mut PyObject, function: *mut PyObject) -> *mut Py
                 return Err(op.misused(phase));
             }
             let mut functions = Vec::new();
-            let known = op.map.get();
+            let known = op.map();
             if !known.is_null() {
                 for index in 0..c::PyTuple_GET_SIZE(known) {
                     functions.push(Owned::from_borrowed(c::PyTuple_GET_ITEM(known, index)));
                 }
             }
             functions.push(Owned::from_borrowed(function));
-            op.bare.set(false);
-            ffi::put(&op.map, Some(ffi::tuple(functions)?));
+            let functions = ffi::tuple(functions)?;
+            ffi::put(&op.make_rare().map, Some(functions));
             Ok(op.itself())
         }
     })
@@ -1150,7 +1217,7 @@ unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
         let phase = match op.phase.load(Ordering::Relaxed) {
             FRESH => "not performed",
             TAKEN => "in a select",
-            PARKED if op.cancelled.get() => "cancelled",
+            PARKED if op.is(OpObject::CANCELLED) => "cancelled",
             PARKED => "waiting",
             DONE => "performed",
             _ => "being performed",

@@ -10,8 +10,7 @@ use weft_core::selecting::{Key, Next, Selecting};
 use crate::channel::Via;
 use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
-use crate::home::HomeObject;
-use crate::op::{self, Kind, OpObject, Sleeper};
+use crate::op::{self, Asleep, Kind, OpObject};
 use crate::selected;
 use crate::state::{Ref, State};
 use crate::wake;
@@ -162,9 +161,8 @@ impl SelectingObject {
     /// Waits. `true`: decided after all.
     pub fn park(&self, op: &OpObject) -> bool {
         // The waker's reference; in a loop a second one, with the home.
-        match op.sleeper() {
-            // SAFETY: a sleeper's home is one.
-            Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()) }.stand(op),
+        match op.asleep() {
+            Asleep::Loop(home) => home.stand(op),
             _ => op.add_reference(),
         }
         let decided = self.look(op);
@@ -176,11 +174,10 @@ impl SelectingObject {
 
     /// Gives back what was counted when the operation began to wait; `claimed`: the waker took its reference with it.
     fn release(&self, op: &OpObject, claimed: bool) {
-        match op.sleeper() {
-            // SAFETY: a sleeper's home is one.
-            Sleeper::Loop(home) => unsafe { HomeObject::of(home.as_ptr()) }.sit(op, claimed),
+        match op.asleep() {
+            Asleep::Loop(home) => home.sit(op, claimed),
             // Counted in `park`.
-            Sleeper::Thread(_) | Sleeper::Elsewhere(..) if !claimed => op.drop_reference(),
+            Asleep::Thread(_) | Asleep::Elsewhere(..) if !claimed => op.drop_reference(),
             _ => {}
         }
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::ffi::{self, Owned, Py, PyObject, c};
-use crate::op::Select;
+use crate::op::{Rare, Select};
 
 macro_rules! refs {
     ($($(#[$attribute:meta])* $name:ident),* $(,)?) => {
@@ -59,7 +59,10 @@ pub struct State {
     /// The same of a `Selected`, or null.
     #[cfg(not(Py_GIL_DISABLED))]
     spare_selected: Cell<*mut PyObject>,
-    /// What a select that has ended kept its cases in.
+    /// What an operation that has ended had behind its word.
+    #[cfg(not(Py_GIL_DISABLED))]
+    spare_rare: Cell<Option<Box<Rare>>>,
+    /// Room for the cases of a select, empty.
     #[cfg(not(Py_GIL_DISABLED))]
     spare_select: Cell<Option<Box<Select>>>,
     /// Memory of a `Stop` that has ended, or null.
@@ -98,6 +101,8 @@ impl State {
             spare: UnsafeCell::new(Vec::with_capacity(SPARE)),
             #[cfg(not(Py_GIL_DISABLED))]
             spare_selected: Cell::new(ptr::null_mut()),
+            #[cfg(not(Py_GIL_DISABLED))]
+            spare_rare: Cell::new(None),
             #[cfg(not(Py_GIL_DISABLED))]
             spare_select: Cell::new(None),
             spare_stop: AtomicPtr::new(ptr::null_mut()),
@@ -186,6 +191,27 @@ impl State {
             return;
         }
         drop(select);
+    }
+
+    /// Room for what is rare of an operation.
+    #[inline]
+    pub fn take_rare(&self) -> Box<Rare> {
+        #[cfg(not(Py_GIL_DISABLED))]
+        if let Some(rare) = self.spare_rare.take() {
+            return rare;
+        }
+        Box::new(Rare::new())
+    }
+
+    /// Keeps that of an operation that has ended; it is as new.
+    #[inline]
+    pub fn keep_rare(&self, rare: Box<Rare>) {
+        #[cfg(not(Py_GIL_DISABLED))]
+        if !self.is_gone() {
+            self.spare_rare.set(Some(rare));
+            return;
+        }
+        drop(rare);
     }
 
     /// The state of the module that made the type of `object`, one of ours.

@@ -328,7 +328,7 @@ impl TaskObject {
     }
 
     #[inline]
-    fn home(&self) -> &HomeObject {
+    pub fn home(&self) -> &HomeObject {
         // SAFETY: held, here or by the group.
         unsafe {
             HomeObject::of(if self.is(GROUPED) { GroupObject::of(self.place.get()).home() } else { self.place.get() })

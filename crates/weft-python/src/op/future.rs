@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering;
 
-use super::{DECIDED, DEFAULT, DONE, Extra, FRESH, Kind, OpObject, PARKED, POSTPONED, Sleeper, Step};
+use super::{Asleep, DECIDED, DEFAULT, DONE, Extra, FRESH, Kind, OpObject, PARKED, POSTPONED, Sleeper, Step};
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
 use crate::state::State;
@@ -34,18 +34,18 @@ impl OpObject {
 
     #[inline(never)]
     pub(super) fn step_parked(&self) -> Py<Step> {
-        if self.cancelled.get() {
+        if self.is(Self::CANCELLED) {
             self.give_up();
             return Err(self.raise_cancelled());
         }
         if self.is_met() && self.resume() {
-            if self.late.replace(false) {
+            if self.take(Self::LATE) {
                 self.deliver_late()?;
             }
             return self.take_up().map(Step::Return);
         }
         // Somebody stepped the coroutine though nothing has happened: wait on.
-        self.blocking.set(true);
+        self.set(Self::BLOCKING, true);
         Ok(Step::Yield(self.itself()))
     }
 
@@ -85,7 +85,7 @@ impl OpObject {
         Ok(match self.perform_parked(Sleeper::Loop(home))? {
             Some(result) => Step::Return(result),
             None => {
-                self.blocking.set(true);
+                self.set(Self::BLOCKING, true);
                 Step::Yield(self.itself())
             }
         })
@@ -94,16 +94,15 @@ impl OpObject {
     /// A cancel that came too late for this operation is delivered at the task's next suspension.
     #[cold]
     pub(super) fn deliver_late(&self) -> Py<()> {
-        if let Sleeper::Loop(home) = self.sleeper() {
-            // SAFETY: a sleeper's home is one.
-            unsafe { HomeObject::of(home.as_ptr()) }.cancel_later(self.state(), ffi::taken(&self.message))?;
+        if let Asleep::Loop(home) = self.asleep() {
+            home.cancel_later(self.state(), self.take_message())?;
         }
         Ok(())
     }
 
     #[cold]
     pub(super) fn raise_cancelled(&self) -> Raised {
-        let message = ffi::taken(&self.message);
+        let message = self.take_message();
         let Ok(kind) = self.state().cancelled_error() else {
             return Raised;
         };
@@ -117,27 +116,16 @@ impl OpObject {
         Raised
     }
 
-    /// Called by the home: the task's callback and context, once. A task of ours is its own callback, and has no context here.
-    #[inline]
-    pub fn take_callback(&self) -> Option<(Owned, Option<Owned>)> {
-        let callback = ffi::taken(&self.callback)?;
-        Some((callback, ffi::taken(&self.context)))
-    }
-
     /// A task that steps from `home` was given this operation to wait for. `false`: it cannot be waited for there.
     #[inline]
     pub fn wakes_task(&self, home: &HomeObject, task: &Owned) -> bool {
-        let here = match self.sleeper() {
-            Sleeper::Loop(mine) => ptr::eq(mine.as_ptr().cast(), home),
-            _ => false,
-        };
-        if !here || self.phase.load(Ordering::Relaxed) != PARKED || !self.callback.get().is_null() {
+        let here = matches!(self.asleep(), Asleep::Loop(mine) if ptr::eq(mine, home));
+        if !here || self.phase.load(Ordering::Relaxed) != PARKED || !self.callback().is_null() {
             return false;
         }
-        self.blocking.set(false);
-        self.bare.set(false);
-        ffi::put(&self.callback, Some(task.clone()));
-        if self.missed.replace(false) {
+        self.set(Self::BLOCKING, false);
+        self.set_task(task);
+        if self.take(Self::MISSED) {
             // SAFETY: alive; the reference that the queue takes over.
             drop(unsafe { OpObject::wake(self.itself().into_ptr().cast()) });
         }
@@ -146,44 +134,46 @@ impl OpObject {
 
     /// asyncio's cancel of the future that a task waits for. `false`: nothing is waited for any more.
     pub fn cancel_wait(&self, message: Option<Owned>) -> bool {
-        if self.phase.load(Ordering::Relaxed) != PARKED || self.cancelled.get() || self.is_somebody_elses() {
+        if self.phase.load(Ordering::Relaxed) != PARKED || self.is(Self::CANCELLED) || self.is_somebody_elses() {
             return false;
         }
-        ffi::put(&self.message, message);
+        if message.is_some() || self.rare().is_some() {
+            ffi::put(&self.make_rare().message, message);
+        }
         if self.withdraw() {
-            self.cancelled.set(true);
+            self.set(Self::CANCELLED, true);
             // SAFETY: alive; the reference that the queue takes over.
             drop(unsafe { OpObject::wake(self.itself().into_ptr().cast()) });
         } else {
             // It was decided: it completes, and we see to it that the cancel is not forgotten.
-            self.late.set(true);
+            self.set(Self::LATE, true);
         }
         true
     }
 
     /// The future to give to that callback. Borrowed.
     pub fn wakes_with(&self, callback: &Owned) -> Py<*mut PyObject> {
-        match self.cancelled.get() {
+        match self.is(Self::CANCELLED) {
             true => Ok(self.as_ptr()),
             false => self.state().settled_for(callback.as_ptr(), self.as_ptr()),
         }
     }
 
     pub fn set_missed(&self) {
-        self.missed.set(true);
+        self.set(Self::MISSED, true);
     }
 
     /// Whether a thread, or a party of another scheduler, sleeps on it, which alone may end it.
     pub(super) fn is_somebody_elses(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == PARKED
-            && matches!(self.sleeper(), Sleeper::Thread(_) | Sleeper::Elsewhere(..))
+            && matches!(self.asleep(), Asleep::Thread(_) | Asleep::Elsewhere(..))
     }
 
     /// The coroutine that awaited this ends here (`GeneratorExit`, or another scheduler's exception): leave no trace.
     pub fn end(&self) {
         match self.phase.load(Ordering::Relaxed) {
             PARKED => {
-                if self.cancelled.get() || self.withdraw() {
+                if self.is(Self::CANCELLED) || self.withdraw() {
                     self.give_up();
                 } else {
                     self.abandon_and_give_back();
@@ -194,8 +184,8 @@ impl OpObject {
                     if let Some(value) = self.selecting().abandon() {
                         self.selecting().give_back(value);
                     }
-                } else if self.winner.get() != DEFAULT {
-                    self.leaf(self.winner.get()).return_value();
+                } else if self.winner() != DEFAULT {
+                    self.leaf(self.winner()).return_value();
                 }
                 self.give_up();
             }
@@ -205,7 +195,7 @@ impl OpObject {
 
     /// Of a decided leaf: puts what it received back into its channel.
     fn return_value(&self) {
-        if matches!(self.kind, Kind::Recv | Kind::RecvNext | Kind::RecvMany) && !self.dead_end.get() {
+        if matches!(self.kind, Kind::Recv | Kind::RecvNext | Kind::RecvMany) && !self.is(Self::DEAD_END) {
             // SAFETY: decided: the slot is ours.
             if let (Some(value), _) = unsafe { self.node.take() } {
                 let lost = wake::give_back(self.chan(), value);
@@ -302,7 +292,7 @@ pub unsafe extern "C" fn throw(
             if number > 2 && *arguments.add(2) != c::Py_None() {
                 c::PyException_SetTraceback(error.as_ptr(), *arguments.add(2));
             }
-            let decided = op.phase.load(Ordering::Relaxed) == PARKED && !op.cancelled.get() && !op.withdraw();
+            let decided = op.phase.load(Ordering::Relaxed) == PARKED && !op.is(OpObject::CANCELLED) && !op.withdraw();
             if decided && c::PyErr_GivenExceptionMatches(error.as_ptr(), op.state().cancelled_error()?) != 0 {
                 // The commit wins: it completes, and the cancel comes at the next suspension.
                 op.deliver_late()?;
@@ -354,7 +344,7 @@ pub(super) unsafe extern "C" fn get_blocking(slf: *mut PyObject, _: *mut c_void)
         // Not a future, as asyncio.isfuture() sees it: ensure_future() and gather() wrap it in a task.
         return ffi::none().into_ptr();
     }
-    ffi::boolean(op.blocking.get()).into_ptr()
+    ffi::boolean(op.is(OpObject::BLOCKING)).into_ptr()
 }
 
 pub(super) unsafe extern "C" fn set_blocking(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
@@ -362,7 +352,7 @@ pub(super) unsafe extern "C" fn set_blocking(slf: *mut PyObject, value: *mut PyO
         // SAFETY: see `am_send`; null means deletion.
         unsafe {
             let truth = !value.is_null() && ffi::check(c::PyObject_IsTrue(value))? != 0;
-            OpObject::of(slf).blocking.set(truth);
+            OpObject::of(slf).set(OpObject::BLOCKING, truth);
         }
         Ok(0)
     })
@@ -372,11 +362,10 @@ pub(super) unsafe extern "C" fn get_loop(slf: *mut PyObject, _: *mut PyObject) -
     ffi::edge_object(|| {
         // SAFETY: see `am_send`.
         let op = unsafe { OpObject::of(slf) };
-        if let Sleeper::Loop(home) = op.sleeper() {
-            // SAFETY: a sleeper's home is one.
-            if let Some(event_loop) = unsafe { HomeObject::of(home.as_ptr()) }.event_loop() {
-                return Ok(event_loop);
-            }
+        if let Asleep::Loop(home) = op.asleep()
+            && let Some(event_loop) = home.event_loop()
+        {
+            return Ok(event_loop);
         }
         Err(ffi::runtime_error("the operation waits in no loop"))
     })
@@ -404,7 +393,7 @@ pub(super) unsafe extern "C" fn add_done_callback(
             if callback.is_null() {
                 return Err(ffi::type_error("add_done_callback() needs a callable"));
             }
-            if !op.callback.get().is_null() {
+            if !op.callback().is_null() {
                 return Err(ffi::runtime_error(&format!("{} is awaited by somebody else already", op.description())));
             }
             let context = if context.is_null() || context == c::Py_None() {
@@ -412,9 +401,10 @@ pub(super) unsafe extern "C" fn add_done_callback(
             } else {
                 Owned::from_borrowed(context)
             };
-            ffi::put(&op.context, Some(context));
-            ffi::put(&op.callback, Some(Owned::from_borrowed(callback)));
-            if op.missed.replace(false) {
+            let rare = op.make_rare();
+            ffi::put(&rare.context, Some(context));
+            ffi::put(&rare.callback, Some(Owned::from_borrowed(callback)));
+            if op.take(OpObject::MISSED) {
                 drop(OpObject::wake(op.itself().into_ptr().cast()));
             }
             Ok(ffi::none())
@@ -426,19 +416,19 @@ pub(super) unsafe extern "C" fn future_done(slf: *mut PyObject, _: *mut PyObject
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
     let parked = op.phase.load(Ordering::Relaxed) == PARKED;
-    ffi::edge_object(|| Ok(ffi::boolean(!parked || op.cancelled.get() || op.is_met())))
+    ffi::edge_object(|| Ok(ffi::boolean(!parked || op.is(OpObject::CANCELLED) || op.is_met())))
 }
 
 pub(super) unsafe extern "C" fn future_cancelled(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
-    ffi::edge_object(|| Ok(ffi::boolean(unsafe { OpObject::of(slf) }.cancelled.get())))
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { OpObject::of(slf) }.is(OpObject::CANCELLED))))
 }
 
 pub(super) unsafe extern "C" fn future_result(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `am_send`.
         let op = unsafe { OpObject::of(slf) };
-        if op.cancelled.get() {
+        if op.is(OpObject::CANCELLED) {
             op.give_up();
             return Err(op.raise_cancelled());
         }
@@ -470,8 +460,8 @@ pub(super) unsafe extern "C" fn fire(slf: *mut PyObject, case: *mut PyObject) ->
         unsafe {
             let op = OpObject::of(slf);
             // Called by the loop, which will look at its queue before it sleeps.
-            let home = match op.sleeper() {
-                Sleeper::Loop(home) => Some(home.clone()),
+            let home = match op.asleep() {
+                Asleep::Loop(home) => Some(Owned::from_borrowed(home.as_ptr())),
                 _ => None,
             };
             let _turn = home.as_ref().map(|home| HomeObject::of(home.as_ptr()).turn());

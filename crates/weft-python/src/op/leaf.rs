@@ -4,10 +4,9 @@ use weft_core::barrier::SyncCase;
 use weft_core::chan::{Outcome, Wakes};
 use weft_core::select::{Case, Gate, Outside, RecvCase, SendCase};
 
-use super::{Extra, FEW, Kind, OpObject, Sleeper};
+use super::{Asleep, Extra, FEW, Kind, OpObject};
 use crate::barrier::BarrierObject;
 use crate::ffi::{Owned, Py};
-use crate::home::HomeObject;
 use crate::io;
 use crate::timers::TickObject;
 
@@ -84,7 +83,7 @@ impl OpObject {
     }
 
     pub(super) fn as_case(&self) -> Leaf<'_> {
-        if self.dead_end.get() {
+        if self.is(Self::DEAD_END) {
             return Leaf::Outside(Outside { ready: true });
         }
         match self.kind {
@@ -97,12 +96,12 @@ impl OpObject {
                 _ => unreachable!("a sync has its node"),
             },
             // A tick that is not due yet may still be closed.
-            Kind::Tick if !self.ready.get() => Leaf::Recv(RecvCase {
+            Kind::Tick if !self.is(Self::READY) => Leaf::Recv(RecvCase {
                 // SAFETY: a tick's owner is its `Tick`.
                 chan: &unsafe { TickObject::of(self.owner) }.closing,
                 node: &self.node,
             }),
-            _ => Leaf::Outside(Outside { ready: self.ready.get() }),
+            _ => Leaf::Outside(Outside { ready: self.is(Self::READY) }),
         }
     }
 
@@ -115,29 +114,33 @@ impl OpObject {
         }
     }
 
+    fn set_due(&self, due: f64) {
+        self.make_rare().due.set(due);
+    }
+
     /// Looks once at what is outside of any channel, and at what must not be used any more.
     pub(super) fn prepare(&self) -> Py<()> {
         if self.is_on_channel() {
             let via = self.via();
             via.check()?;
-            self.dead_end.set(via.end_is_closed());
+            self.set(Self::DEAD_END, via.end_is_closed());
             return Ok(());
         }
         match (self.kind, self.extra()) {
-            (Kind::Always, _) => self.ready.set(true),
+            (Kind::Always, _) => self.set(Self::READY, true),
             (Kind::After, Extra::Time(delay)) => {
-                self.due.set(self.state().monotonic()? + delay.max(0.0));
-                self.ready.set(*delay <= 0.0);
+                self.set_due(self.state().monotonic()? + delay.max(0.0));
+                self.set(Self::READY, *delay <= 0.0);
             }
             (Kind::At, Extra::Time(time)) => {
-                self.due.set(*time);
-                self.ready.set(*time <= self.state().monotonic()?);
+                self.set_due(*time);
+                self.set(Self::READY, *time <= self.state().monotonic()?);
             }
             (Kind::Tick, _) => {
                 // SAFETY: a tick's owner is its `Tick`.
                 let tick = unsafe { TickObject::of(self.owner) };
-                self.due.set(tick.next());
-                self.ready.set(tick.is_closed() || self.due.get() <= self.state().monotonic()?);
+                self.set_due(tick.next());
+                self.set(Self::READY, tick.is_closed() || self.due() <= self.state().monotonic()?);
             }
             // SAFETY: a sync's owner is its barrier.
             (Kind::Sync, _) => unsafe {
@@ -147,8 +150,8 @@ impl OpObject {
                     barrier.turn_away_the_gone();
                 }
             },
-            (Kind::Readable, Extra::Descriptor { fd, .. }) => self.ready.set(io::is_ready(*fd, false)?),
-            (Kind::Writable, Extra::Descriptor { fd, .. }) => self.ready.set(io::is_ready(*fd, true)?),
+            (Kind::Readable, Extra::Descriptor { fd, .. }) => self.set(Self::READY, io::is_ready(*fd, false)?),
+            (Kind::Writable, Extra::Descriptor { fd, .. }) => self.set(Self::READY, io::is_ready(*fd, true)?),
             _ => {}
         }
         Ok(())
@@ -158,17 +161,16 @@ impl OpObject {
         for (index, leaf) in leaves.iter().enumerate() {
             // SAFETY: held by the select, or this operation itself.
             let leaf = unsafe { &**leaf };
-            let Sleeper::Loop(home) = self.sleeper() else {
+            let Asleep::Loop(home) = self.asleep() else {
                 // A thread's own deadline and poll serve it.
                 return Ok(());
             };
-            // SAFETY: a sleeper's home is one.
-            let home = unsafe { HomeObject::of(home.as_ptr()) };
             match leaf.kind {
                 Kind::After | Kind::At | Kind::Tick => {
-                    let delay = leaf.due.get() - self.state().monotonic()?;
+                    let delay = leaf.due() - self.state().monotonic()?;
                     if delay.is_finite() {
-                        leaf.timer.set(Some(home.add_timer(self, index as u32, delay)?));
+                        let key = home.add_timer(self, index as u32, delay)?;
+                        leaf.make_rare().timer.set(Some(key));
                     }
                 }
                 Kind::Readable | Kind::Writable => {
@@ -188,16 +190,14 @@ impl OpObject {
         if self.is_on_channel() {
             return;
         }
-        let Sleeper::Loop(home) = self.sleeper() else {
+        let Asleep::Loop(home) = self.asleep() else {
             return;
         };
-        // SAFETY: a sleeper's home is one.
-        let home = unsafe { HomeObject::of(home.as_ptr()) };
         self.with_leaves(|leaves| {
             for leaf in leaves {
                 // SAFETY: held by the select, or this operation itself.
                 let leaf = unsafe { &**leaf };
-                if let Some(key) = leaf.timer.take() {
+                if let Some(key) = leaf.rare().and_then(|rare| rare.timer.take()) {
                     home.remove_timer(key);
                 }
                 if let Extra::Descriptor { fd, watched } = *leaf.extra()

@@ -2,15 +2,15 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
 use std::ptr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use weft_core::waiter::Waiter;
 use weft_core::waitq::Node;
 
-use super::{DECIDED, DONE, Extra, FRESH, Kind, OpObject, PARKED, Select, Sleeper, TAKEN};
-use crate::channel::{ChannelObject, Via};
-use crate::ends::EndObject;
+use super::{DECIDED, DONE, Extra, FRESH, Kind, OpObject, PARKED, Role, Select, TAKEN, Word};
+use crate::channel::Via;
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::origin::Origin;
 use crate::state::State;
@@ -18,26 +18,25 @@ use crate::state::State;
 /// A new operation that is not on a channel; `owner` is null or what it was made from.
 pub fn make(state: &State, kind: Kind, owner: *mut PyObject, value: Option<Owned>) -> Py<Owned> {
     // SAFETY: `owner` is null or alive.
-    unsafe { create(state, kind, owner, ptr::null(), ptr::null(), value) }
+    unsafe { create(state, kind, owner, 0, value) }
 }
 
 /// A new operation on a channel.
 #[inline]
 pub fn on_channel(via: Via<'_>, kind: Kind, value: Option<Owned>) -> Py<Owned> {
-    let end = via.end.map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: the owner is alive, and keeps channel and end alive.
-    unsafe { create(via.channel.state(), kind, via.owner, via.channel, end, value) }
+    let flags = OpObject::ON_CHANNEL | if via.end.is_some() { OpObject::VIA_END } else { 0 };
+    // SAFETY: the owner is alive.
+    unsafe { create(via.channel.state(), kind, via.owner, flags, value) }
 }
 
 /// # Safety
-/// `owner` is null or alive, and keeps `channel` and `end` alive.
+/// `owner` is null or alive, and what `flags` say.
 #[inline]
 pub(super) unsafe fn create(
     state: &State,
     kind: Kind,
     owner: *mut PyObject,
-    channel: *const ChannelObject,
-    end: *const EndObject,
+    flags: u16,
     value: Option<Owned>,
 ) -> Py<Owned> {
     // SAFETY: our type; every field is written before anybody sees the object.
@@ -45,33 +44,14 @@ pub(super) unsafe fn create(
         let object = state.allocate_op()?;
         let this: *mut OpObject = object.cast();
         c::Py_XINCREF(owner);
-        (&raw mut (*this).waiter).write(Waiter::new());
+        (&raw mut (*this).role).write(UnsafeCell::new(Role { waiter: ManuallyDrop::new(Waiter::new()) }));
         (&raw mut (*this).node).write(Node::new(value));
         (&raw mut (*this).owner).write(owner);
-        (&raw mut (*this).channel).write(channel);
-        (&raw mut (*this).end).write(end);
+        (&raw mut (*this).word).write(Cell::new(ptr::null_mut()));
         (&raw mut (*this).kind).write(kind);
         (&raw mut (*this).phase).write(AtomicU8::new(FRESH));
-        (&raw mut (*this).bare).write(Cell::new(!channel.is_null()));
-        (&raw mut (*this).ready).write(Cell::new(false));
-        (&raw mut (*this).dead_end).write(Cell::new(false));
-        (&raw mut (*this).blocking).write(Cell::new(false));
-        (&raw mut (*this).cancelled).write(Cell::new(false));
-        (&raw mut (*this).late).write(Cell::new(false));
-        (&raw mut (*this).missed).write(Cell::new(false));
-        (&raw mut (*this).linked).write(Cell::new(0));
-        (&raw mut (*this).winner).write(Cell::new(0));
-        (&raw mut (*this).due).write(Cell::new(0.0));
-        (&raw mut (*this).timer).write(Cell::new(None));
-        (&raw mut (*this).map).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).callback).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).context).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).message).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).parent).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).case).write(Cell::new(ptr::null_mut()));
-        (&raw mut (*this).sleeper).write(UnsafeCell::new(Sleeper::Nobody));
-        (&raw mut (*this).extra).write(UnsafeCell::new(Extra::None));
-        (&raw mut (*this).made).write(UnsafeCell::new(Origin::here()));
+        (&raw mut (*this).flags).write(AtomicU16::new(flags));
+        (*this).set_made(Origin::here());
         // Only now: a collection must not meet a half-made operation.
         c::PyObject_GC_Track(object.cast());
         Owned::from_new(object)
@@ -120,7 +100,6 @@ pub fn select(state: &State, mut select: Box<Select>) -> Py<Owned> {
     let made = unsafe { OpObject::of(root.as_ptr()) };
     select.complete(made);
     made.set_extra(Extra::Select(select));
-    made.bare.set(true);
     Ok(root)
 }
 
@@ -128,39 +107,23 @@ pub(super) unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc
     // SAFETY: from the collector; fields are only read.
     unsafe {
         let op = OpObject::of(slf);
-        let mut objects = vec![
-            c::Py_TYPE(slf).cast(),
-            op.owner,
-            op.map.get(),
-            op.callback.get(),
-            op.context.get(),
-            op.message.get(),
-            op.case.get(),
-        ];
-        op.node.peek(|value| objects.extend(value.map(Owned::as_ptr)));
-        match op.sleeper() {
-            Sleeper::Loop(home) => objects.push(home.as_ptr()),
-            Sleeper::Elsewhere(wake, gone) => {
-                objects.push(wake.as_ptr());
-                objects.extend(gone.as_ref().map(Owned::as_ptr));
+        let mut stop = 0;
+        let mut see = |object: *mut PyObject| {
+            if stop == 0 {
+                stop = ffi::visit(object, visit, argument);
             }
-            _ => {}
+        };
+        see(c::Py_TYPE(slf).cast());
+        see(op.owner);
+        see(op.case());
+        see(op.code.get());
+        op.node.peek(|value| value.into_iter().for_each(|value| see(value.as_ptr())));
+        match op.word_is() {
+            Word::Home | Word::Task => see(op.word.get().cast()),
+            Word::Nothing | Word::Thread => {}
+            Word::Rare => op.rare().into_iter().for_each(|rare| rare.visit(&mut see)),
         }
-        match op.extra() {
-            Extra::Select(select) => {
-                objects.extend(select.cases.iter().map(|leaf| leaf.cast()));
-                objects.extend(select.default.as_ref().map(Owned::as_ptr));
-            }
-            Extra::SendMany(rest) => objects.extend(rest.iter().map(Owned::as_ptr)),
-            _ => {}
-        }
-        for object in objects {
-            let stop = ffi::visit(object, visit, argument);
-            if stop != 0 {
-                return stop;
-            }
-        }
-        (*op.made.get()).traverse(visit, argument)
+        stop
     }
 }
 
@@ -171,7 +134,7 @@ pub(super) unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
         let _keep = op.itself();
         // A leaf may stand in a queue for a select that is garbage as well: that must leave all queues first.
         let mut root = op;
-        while let Some(parent) = root.parent.get().as_ref() {
+        while let Some(parent) = root.parent().as_ref() {
             root = parent;
         }
         if matches!(root.phase.load(Ordering::Relaxed), PARKED | DECIDED) {
@@ -186,25 +149,11 @@ pub(super) unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
 impl OpObject {
     /// Drops what may lead back to this operation.
     pub(super) fn drop_values(&self) {
-        for cell in [&self.map, &self.callback, &self.context, &self.message] {
-            if !cell.get().is_null() {
-                drop(ffi::taken(cell));
-            }
-        }
         // SAFETY: nobody performs an operation that is being destroyed; the slot is ours.
         if let (Some(value), _) = unsafe { self.node.take() } {
             ffi::drop_contents([value]);
         }
-        if let Extra::None = self.extra() {
-            return;
-        }
-        if let Extra::Select(mut select) = std::mem::replace(
-            // SAFETY: as above.
-            unsafe { &mut *self.extra.get() },
-            Extra::None,
-        ) {
-            select.clear();
-        }
+        self.drop_word();
     }
 }
 
@@ -215,57 +164,36 @@ pub(super) unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         let op = OpObject::of(slf);
         let owner = op.owner;
         // It is kept alive by the owner, which goes last, or else by our type.
-        let state = match op.channel.as_ref() {
-            Some(channel) => channel.state(),
-            None => State::of(slf),
+        let state = match op.is_on_channel() {
+            true => op.channel().state(),
+            false => State::of(slf),
         };
-        if op.bare.get() && matches!(op.phase.load(Ordering::Relaxed), DONE | TAKEN) {
-            if !op.case.get().is_null() {
-                ffi::put(&op.case, None);
-            }
-            if let (Some(value), _) = op.node.take() {
-                ffi::drop_contents([value]);
-            }
-            if let Extra::Select(_) = op.extra()
-                && let Extra::Select(mut select) = op.extra.get().replace(Extra::None)
-            {
-                select.clear();
-                state.keep_select(select);
-            }
-            (*op.made.get()).forget();
-        } else {
-            dismantle(op);
+        match op.phase.load(Ordering::Relaxed) {
+            DONE | TAKEN if op.kind != Kind::NextEvent => {}
+            phase => finish(op, phase),
         }
+        op.drop_values();
+        // After its cases: those of a leaf that is a select belong to that.
+        if let Some(case) = op.take_case() {
+            drop(case);
+        }
+        op.made().forget();
         State::free_op(slf, state);
         c::Py_XDECREF(owner);
     }
 }
 
-/// Drops every field but the owner.
-///
-/// # Safety
-/// From `dealloc`, once.
-pub(super) unsafe fn dismantle(op: &OpObject) {
-    // SAFETY: the last reference is gone; each field is dropped once.
-    unsafe {
-        let slf = op.as_ptr();
-        match op.phase.load(Ordering::Relaxed) {
-            FRESH => op.warn_unperformed(),
-            PARKED | DECIDED => {
-                // Parked, but in no queue: a timer whose loop is gone, or nothing but `never`.
-                let _aside = ffi::Aside::new();
-                op.end();
-            }
-            _ if op.kind == Kind::NextEvent => op.selecting().vacate(op),
-            _ => {}
+/// An operation that goes without having been performed to its end.
+#[cold]
+fn finish(op: &OpObject, phase: u8) {
+    match phase {
+        FRESH => op.warn_unperformed(),
+        PARKED | DECIDED => {
+            // Parked, but in no queue: a timer whose loop is gone, or nothing but `never`.
+            let _aside = ffi::Aside::new();
+            op.end();
         }
-        op.drop_values();
-        ffi::put(&op.case, None);
-        (*op.made.get()).forget();
-        let this: *mut OpObject = slf.cast();
-        ptr::drop_in_place(&raw mut (*this).waiter);
-        ptr::drop_in_place(&raw mut (*this).node);
-        ptr::drop_in_place(&raw mut (*this).sleeper);
-        ptr::drop_in_place(&raw mut (*this).extra);
+        _ if op.kind == Kind::NextEvent => op.selecting().vacate(op),
+        _ => {}
     }
 }

@@ -21,7 +21,7 @@ impl OpObject {
             true => self.channel_value(),
             false => self.result_elsewhere(),
         }?;
-        match self.map.get().is_null() {
+        match self.map().is_null() {
             true => Ok(value),
             false => self.mapped(value),
         }
@@ -32,7 +32,7 @@ impl OpObject {
         match self.kind {
             Kind::NextEvent => self.selecting().result(self),
             Kind::Select => {
-                let leaf = self.leaf(self.winner.get());
+                let leaf = self.leaf(self.winner());
                 leaf.value().and_then(|value| leaf.up(value)).inspect_err(|_| {
                     // A select's error names its case.
                     let state = self.state();
@@ -46,7 +46,7 @@ impl OpObject {
     }
 
     pub(super) fn mapped(&self, mut value: Owned) -> Py<Owned> {
-        let map = self.map.get();
+        let map = self.map();
         // SAFETY: null, or a tuple of callables that we hold.
         unsafe {
             if !map.is_null() {
@@ -64,11 +64,11 @@ impl OpObject {
         let mut value = self.mapped(value)?;
         let mut at = self;
         loop {
-            let case = at.case.get();
+            let case = at.case();
             value = selected::make(self.state(), case, value)?;
             // SAFETY: a select lives longer than the performance of its leaves.
-            at = unsafe { &*at.parent.get() };
-            if at.parent.get().is_null() {
+            at = unsafe { &*at.parent() };
+            if at.parent().is_null() {
                 return Ok(value);
             }
             value = at.mapped(value)?;
@@ -78,19 +78,19 @@ impl OpObject {
     pub(super) fn top_case(&self) -> *mut PyObject {
         let mut at = self;
         // SAFETY: as in `up`.
-        while let Some(parent) = unsafe { at.parent.get().as_ref() } {
-            if parent.parent.get().is_null() {
+        while let Some(parent) = unsafe { at.parent().as_ref() } {
+            if parent.parent().is_null() {
                 break;
             }
             at = parent;
         }
-        at.case.get()
+        at.case()
     }
 
     /// The same, of a channel operation.
     #[inline]
     pub(super) fn channel_value(&self) -> Py<Owned> {
-        if !self.dead_end.get() {
+        if !self.is(Self::DEAD_END) {
             // SAFETY: decided: the slot is ours.
             let (value, outcome) = unsafe { self.node.take() };
             return match (self.kind, outcome, value) {
@@ -115,7 +115,7 @@ impl OpObject {
         match (self.kind, self.extra()) {
             // SAFETY: decided: the slots are ours.
             (Kind::Always, _) => Ok(unsafe { self.node.take().0 }.unwrap_or_else(ffi::none)),
-            (Kind::After | Kind::At, _) => ffi::float(self.due.get()),
+            (Kind::After | Kind::At, _) => ffi::float(self.due()),
             // SAFETY: a tick's owner is its `Tick`.
             (Kind::Tick, _) => unsafe { TickObject::of(self.owner) }.take(self),
             // SAFETY: the owner is what the program gave, and held.
@@ -146,7 +146,7 @@ impl OpObject {
             (Kind::SendMany, Outcome::Done, displaced) => {
                 channel.undelivered(displaced);
                 // SAFETY: only the performing party touches `extra`.
-                let Extra::SendMany(rest) = (unsafe { &mut *self.extra.get() }) else {
+                let Extra::SendMany(rest) = (unsafe { self.make_rare().extra_mut() }) else {
                     return Ok(ffi::none());
                 };
                 let mut displaced = Vec::new();
@@ -182,7 +182,7 @@ impl OpObject {
     pub(super) fn unsent(&self, first: Owned) -> Py<Owned> {
         let mut values = vec![first];
         // SAFETY: only the performing party touches `extra`.
-        if let Extra::SendMany(rest) = unsafe { &mut *self.extra.get() } {
+        if let Extra::SendMany(rest) = unsafe { self.make_rare().extra_mut() } {
             values.extend(rest.drain(..));
         }
         ffi::list(values)
