@@ -519,6 +519,13 @@ def test_what_is_broken_is_caught_by_its_law(what, findings):
             id="in each turn last come first to run",
         ),
         pytest.param({"        self.ready.append(task)": "        self.ready += [task, task]"}, id="woken twice"),
+        pytest.param(
+            {
+                "async def perform(op):": "def perform(op):",
+                "await suspend()\n                    if": "yield from suspend()\n                    if",
+            },
+            id="it performs in a generator",
+        ),
     ],
 )
 def test_what_the_laws_leave_to_a_scheduler_is_not_held_against_it(changes, tmp_path):

@@ -799,7 +799,7 @@ def writable(file: _FileT, /) -> Op[_FileT]:
 
 def _add_scheduler(
     identify: Callable[[], object],
-    perform: Callable[[Op[Any]], Coroutine[Any, Any, Any]] | None,
+    perform: Callable[[Op[Any]], Coroutine[Any, Any, Any] | Generator[Any, Any, Any]] | None,
     wait: Callable[[Op[Any], float | None], Any] | None,
 ) -> None: ...
 def _scheduler_here() -> object: ...

@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weft._weft import Op, Scope, _add_scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
 __all__ = [
     "Scope",
@@ -69,7 +69,7 @@ T = TypeVar("T")
 def add_scheduler(
     identify: Callable[[], object],
     *,
-    perform: Callable[[Op[Any]], Coroutine[Any, Any, Any]] | None = None,
+    perform: Callable[[Op[Any]], Coroutine[Any, Any, Any] | Generator[Any, Any, Any]] | None = None,
     wait: Callable[[Op[Any], float | None], Any] | None = None,
 ) -> None:
     """Have operations wait in another scheduler, from now on and in this interpreter. There is no way back.
@@ -78,8 +78,8 @@ def add_scheduler(
         identify: the party (task, greenlet) of this scheduler that runs in this thread now; None when none does; True
             when it is the thread itself, where the scheduler shares the thread with its parties. Asked in the order in
             which schedulers were added, before asyncio and before the thread.
-        perform: an `async def` that performs an operation, for parties that await. `op.wait()` then raises
-            `BlockingInLoopError` in them.
+        perform: an `async def` that performs an operation, for parties that await, or a generator function that yields
+            what their scheduler is to get, which is quicker. `op.wait()` then raises `BlockingInLoopError` in them.
         wait: performs an operation that was begun and is not decided, by suspending the party that calls, for at most
             so many seconds (None: for ever; then `TimeoutError`).
 

@@ -820,7 +820,11 @@ pub fn iterator_of(awaitable: &Owned) -> Py<Owned> {
         let slots = (*c::Py_TYPE(awaitable.as_ptr())).tp_as_async;
         match if slots.is_null() { None } else { (*slots).am_await } {
             Some(method) => Owned::from_new(method(awaitable.as_ptr())),
-            None => Err(type_error(&format!("perform= must give a coroutine, not {}", type_name(awaitable.as_ptr())))),
+            None if c::PyIter_Check(awaitable.as_ptr()) != 0 => Ok(awaitable.clone()), // a generator: these are its steps
+            None => Err(type_error(&format!(
+                "perform= must give a coroutine or a generator, not {}",
+                type_name(awaitable.as_ptr())
+            ))),
         }
     }
 }

@@ -69,7 +69,7 @@ impl State {
         Ok(None)
     }
 
-    /// Of the scheduler whose parties await and that runs here: a coroutine that performs `op`.
+    /// Of the scheduler whose parties await and that runs here: a coroutine or generator that performs `op`.
     #[inline]
     pub fn perform_elsewhere(&self, op: *mut PyObject) -> Py<Option<Owned>> {
         if !self.has_schedulers(Ref::Awaiting)? || self.steps_a_task_of_asyncio()? {

@@ -127,7 +127,8 @@ class Op(Waiter):
         self._check_fresh()
         perform_elsewhere = lowlevel.awaiting()
         if perform_elsewhere is not None:
-            return _performed(self, perform_elsewhere(self))
+            performing = perform_elsewhere(self)
+            return _performed(self, performing) if hasattr(performing, "__await__") else performing
         return home.perform(self)
 
     def wait(self, timeout: float | None = None) -> Any:
