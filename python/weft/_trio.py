@@ -63,12 +63,6 @@ try:
     identify: Callable[[], trio.lowlevel.Task | None] = partial(getattr, _context, "task", None)
     """The trio task that runs here."""
 
-    def _may_be_cancelled(task: Any) -> bool:
-        if task._cancel_status.effectively_cancelled or (task._runner.ki_pending and task is task._runner.main_task):
-            return True
-        task._cancel_points += 1  # it was one, all the same
-        return False
-
 except ImportError:
 
     def identify() -> trio.lowlevel.Task | None:
@@ -77,38 +71,52 @@ except ImportError:
         except RuntimeError:
             return None
 
-    def _may_be_cancelled(task: Any) -> bool:
-        return True
+
+def _asked(coroutine: Coroutine[Any, Any, object]) -> Any:
+    """What a coroutine of trio's asks the run for when it suspends."""
+    try:
+        return coroutine.send(None)
+    finally:
+        coroutine.close()
+
+
+# To yield these saves the two coroutines that would do so, each time.
+_CHECKPOINT = _asked(cancel_shielded_checkpoint())
+_Wait = cast("Callable[[Any], Any]", type(_asked(wait_task_rescheduled(lambda _: Abort.SUCCEEDED))))
 
 
 @enable_ki_protection
-async def perform(op: Any) -> Any:
-    """What `await op` does in a trio task."""
+def perform(op: Any) -> Generator[Any, Any, Any]:
+    """What `await op` does in a trio task: a generator, which the interpreter steps without a call."""
     try:
         task: Any = identify()
-        if _may_be_cancelled(task) and op._is_ready():
+        # Asked here, and not by `checkpoint_if_cancelled`, which would be a coroutine for each operation.
+        if (
+            task._cancel_status.effectively_cancelled or (task._runner.ki_pending and task is task._runner.main_task)
+        ) and op._is_ready():
             try:
-                await checkpoint_if_cancelled()
+                yield from checkpoint_if_cancelled().__await__()
             except BaseException:
                 op._skip()
                 raise
         # An operation that has to wait notices a cancellation by the abort function.
         decided = op._begin()
         try:
-            token = current_trio_token()
-            if decided or op._park(partial(_wake, task, token), partial(_is_over, token)):
-                await cancel_shielded_checkpoint()
+            if decided or op._park(partial(_wake, task), partial(_is_over, task)):
+                task._cancel_points += 1
+                yield _CHECKPOINT
             elif op._is_outside():
-                await _wait_outside(op)
+                yield from _wait_outside(op).__await__()
             else:
 
                 def abort(_: Callable[[], None]) -> Abort:
                     # No operation: the task was destroyed, and trio is clearing up.
                     return Abort.SUCCEEDED if op is None or op._withdraw() else Abort.FAILED
 
-                await wait_task_rescheduled(abort)
-                while not op._resume():
-                    await wait_task_rescheduled(abort)
+                while True:
+                    (yield _Wait(abort)).unwrap()
+                    if op._resume():
+                        break
             return op._take()
         except BaseException:
             op._undo()  # does nothing to one that has ended
@@ -151,26 +159,25 @@ async def _wait_outside(op: Any) -> None:
         op = watching = None  # see `perform`
 
 
-def _wake(task: trio.lowlevel.Task, token: trio.lowlevel.TrioToken) -> bool:
+@enable_ki_protection
+def _wake(task: Any) -> bool:
     """Called when the operation is decided, in any thread. False: the task's run is over."""
-    here = identify()
+    here: Any = identify()
     # The task itself is here when a signal handler meets the operation just before the task suspends.
-    if here is not None and here is not task and current_trio_token() is token:
+    if here is not None and here is not task and here._runner is task._runner:
         reschedule(task)
         return True
     try:
-        token.run_sync_soon(reschedule, task)
+        task._runner.entry_queue.run_sync_soon(reschedule, task)
     except (trio.RunFinishedError, OSError):  # the latter of a run that broke down: its sockets are closed
         return False
     return True
 
 
-def _is_over(token: Any) -> bool:
+def _is_over(task: Any) -> bool:
     """Whether the run has ended, or broken down. Not the public way, which is to have it call something."""
-    try:
-        return bool(token._reentry_queue.done) or token._reentry_queue.wakeup.write_sock.fileno() < 0
-    except AttributeError:
-        return False
+    queue = task._runner.entry_queue
+    return bool(queue.done) or queue.wakeup.write_sock.fileno() < 0
 
 
 class _Watching:
