@@ -9,6 +9,7 @@ from typing import (
     Any,
     Generic,
     Literal,
+    NamedTuple,
     Never,
     NoReturn,
     Protocol,
@@ -22,8 +23,6 @@ from typing import (
 
 from weft._group import Group
 from weft._process import Process
-from weft._results import Selected as Selected
-from weft._results import Statistics
 from weft._task_methods import TaskMethods
 
 __version__: str
@@ -34,6 +33,8 @@ _T_co = TypeVar("_T_co", covariant=True)
 _T_contra = TypeVar("_T_contra", contravariant=True)
 _U = TypeVar("_U")
 _Ts = TypeVarTuple("_Ts")
+_CaseT_co = TypeVar("_CaseT_co", covariant=True)
+_ValueT_co = TypeVar("_ValueT_co", covariant=True)
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 _C = TypeVar("_C")
@@ -349,6 +350,41 @@ class Receiver(Generic[_T_co]):
     def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> Op[Literal[False]]: ...
+
+@final
+class Selected(NamedTuple, Generic[_CaseT_co, _ValueT_co]):
+    """What a select came to: which case, and the result of its operation. `case, value = await select(...)` takes it
+    apart."""
+
+    case: _CaseT_co
+    """The position of the case, its keyword, its key in `selecting`, or "default"."""
+    value: _ValueT_co
+    """What the operation completed with, or the default."""
+
+@final
+class Statistics(NamedTuple):
+    """A channel's numbers, all taken at one moment."""
+
+    name: str
+    """The channel's name."""
+    capacity: int | None
+    """How many values it buffers; None when there is no bound."""
+    buffered: int
+    """How many values are in the buffer."""
+    senders: int | None
+    """How many sending ends are open; None while none was ever made."""
+    receivers: int | None
+    """How many receiving ends are open; None while none was ever made."""
+    parked_senders: int
+    """How many operations wait to send."""
+    parked_receivers: int
+    """How many operations wait to receive."""
+    sent: int
+    """How many values were sent since the channel was made: always received + dropped + buffered."""
+    received: int
+    """How many values were received since then."""
+    dropped: int
+    """How many values were dropped since then: by the overflow policy, by poison, or because no receiver was left."""
 
 # What `selecting` takes. A protocol, and covariant, so that channels of different types can stand in one.
 @type_check_only

@@ -599,6 +599,14 @@ pub unsafe extern "C" fn enter(slf: *mut PyObject, _: *mut PyObject) -> *mut PyO
     unsafe { Owned::from_borrowed(slf).into_ptr() }
 }
 
+/// Makes the type of what `statistics()` returns. Its fields are in `weft._results`.
+pub fn make_statistics(module: *mut PyObject) -> Py<Owned> {
+    let base = ffi::import(c"weft._results", Some(c"Statistics"))?;
+    let slots = vec![ffi::slot(c::Py_tp_doc, crate::docs::doc("Statistics", "").cast_mut().cast())];
+    // SAFETY: no field is added, and no slot but the docstring. The base is a class, which nobody makes immutable.
+    unsafe { ffi::make_subtype(module, c"weft.Statistics", &base, 0, slots) }
+}
+
 /// `statistics()`
 pub unsafe extern "C" fn statistics(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {

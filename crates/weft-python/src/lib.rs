@@ -118,6 +118,7 @@ fn execute(module: &Owned) -> Py<()> {
         (Ref::Home, c"_Home", home),
         (Ref::Drain, c"_Drain", drain),
         (Ref::Selected, c"Selected", selected::make_type(module.as_ptr())?),
+        (Ref::Statistics, c"Statistics", channel::make_statistics(module.as_ptr())?),
         (Ref::Await, c"_Await", awaiting::make_type(module.as_ptr())?),
         (Ref::WeftTask, c"Task", task::make_type(module.as_ptr())?),
         (Ref::Stop, c"_Stop", stop::make_type(module.as_ptr())?),

@@ -3,7 +3,7 @@
 //! The class with its fields is in `weft._results`. The public one is a subclass that differs in one thing: its memory is kept for the next
 //! one, as making and ending an instance of a Python class costs as much as a receive.
 
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::state::{Ref, State};
@@ -53,13 +53,9 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
 /// Makes the type.
 pub fn make_type(module: *mut PyObject) -> Py<Owned> {
     let base = ffi::import(c"weft._results", Some(c"Selected"))?;
-    // SAFETY: a class, and a name that ends in a zero.
-    let doc = unsafe { Owned::from_new(c::PyObject_GetAttrString(base.as_ptr(), c"__doc__".as_ptr()))? };
-    let doc = CString::new(ffi::text(doc.as_ptr())).unwrap_or_default();
     let slots = vec![
         ffi::slot(c::Py_tp_dealloc, dealloc as *mut c_void),
-        // The interpreter copies it.
-        ffi::slot(c::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
+        ffi::slot(c::Py_tp_doc, crate::docs::doc("Selected", "").cast_mut().cast()),
     ];
     // SAFETY: no field is added; traversal is inherited. The base is a class, which nobody makes immutable.
     unsafe { ffi::make_subtype(module, c"weft.Selected", &base, 0, slots) }

@@ -23,9 +23,9 @@ macro_rules! refs {
 
 refs! {
     // Types.
-    Channel, Sender, Receiver, Op, Selected, Selecting, Tick, Barrier, Scope, Home, Drain, Stop, Await, WeftTask,
-    // Errors, results and the search for schedulers, from the Python files.
-    Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Statistics, Adopt,
+    Channel, Sender, Receiver, Op, Selected, Statistics, Selecting, Tick, Barrier, Scope, Home, Drain, Stop, Await, WeftTask,
+    // Errors and the search for schedulers, from the Python files.
+    Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Adopt,
     // Names.
     CallSoon, CallSoonThreadsafe, CallAt, Time, IsClosed, AddReader, AddWriter, RemoveReader, RemoveWriter, CallExceptionHandler,
     NameChannel, NameValue, NameCase, NameHome, NameBlocking, NameWakeup, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
@@ -548,7 +548,6 @@ impl State {
         for (name, text) in errors {
             self.set(name, ffi::import(c"weft._errors", Some(text))?);
         }
-        self.set(Ref::Statistics, ffi::import(c"weft._results", Some(c"Statistics"))?);
         self.set(Ref::Adopt, ffi::import(c"weft._schedulers", Some(c"adopt"))?);
         Ok(())
     }

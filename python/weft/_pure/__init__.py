@@ -26,9 +26,9 @@ from weft._pure.scope import Scope
 from weft._pure.select import select
 from weft._pure.selecting import Selecting, selecting
 from weft._pure.timers import Tick, after, always, at, never, tick
-from weft._results import Selected
+from weft._results import Selected, Statistics
 
-__all__ = ["Barrier", "Channel", "Op", "Receiver", "Scope", "Selected", "Selecting", "Sender", "Tick"]
+__all__ = ["Barrier", "Channel", "Op", "Receiver", "Scope", "Selected", "Selecting", "Sender", "Statistics"]
 __all__ += [
     "_Group",
     "__version__",
@@ -41,7 +41,7 @@ __all__ += [
     "readable",
     "select",
 ]
-__all__ += ["selecting", "tick", "writable"]
+__all__ += ["Tick", "selecting", "tick", "writable"]
 
 if not getattr(sys, "_is_gil_enabled", lambda: True)():
     raise ImportError("weft in pure Python needs an interpreter with a global lock: unset WEFT_PURE")

@@ -23,12 +23,14 @@ from weft._pure.op import make
 from weft._pure.origin import Origin, here
 from weft._pure.transaction import transact
 from weft._pure.waiting import Outcome
-from weft._results import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from weft._pure.op import Op
+    from weft._weft import Statistics
+else:
+    from weft._results import Statistics
 
 __all__ = ["Channel", "End", "Receiver", "Sender"]
 
