@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from worlds import needs
 
 # Seconds. Importing takes a few hundredths; the rest is for a machine that is busy with something else.
 GENEROUS = 10.0
@@ -28,6 +29,40 @@ def test_it_starts_no_thread_and_leaves_schedulers_alone(python):
         """
     )
     assert json.loads(out) == {"schedulers": [], "threads": 1, "tasks": 1}
+
+
+@needs("the extension")
+def test_it_imports_little(python):
+    out = python(
+        """
+        import sys
+        before = set(sys.modules)
+        import weft
+        weft.Channel[int](1).send_nowait(1)
+        slow = {"typing", "threading", "functools", "inspect", "enum", "dataclasses", "re", "weakref", "contextlib"}
+        print(slow & (set(sys.modules) - before))
+        """
+    )
+    assert out == "set()\n"
+
+
+def test_what_is_imported_later_is_there_all_the_same(python):
+    out = python(
+        """
+        import weft
+        later = {"Carried", "Group", "Process", "carry", "producer", "run"}
+        assert not later & vars(weft).keys() and later < set(dir(weft)) and later < set(weft.__all__)
+        assert weft.Group is weft.Group and "Group" in vars(weft)
+        from weft import *
+        assert (Group, run) == (weft.Group, weft.run)
+        assert later < vars(weft).keys()
+        try:
+            weft.Grop
+        except AttributeError as error:
+            print(error)
+        """
+    )
+    assert out == "module 'weft' has no attribute 'Grop'\n"
 
 
 def test_using_it_starts_no_thread_either(python):

@@ -9,7 +9,8 @@
             async for value in ch:
                 print(value)
 
-Importing it starts no thread and imports no scheduler.
+Importing it starts no thread and imports no scheduler. `Group` and some others are imported when they are first asked
+for: a program that only has channels should not pay for them, nor for `typing` and `threading`.
 """
 
 import os
@@ -18,7 +19,6 @@ import sys
 if os.environ.get("WEFT_PURE") == "1":
     sys.modules["weft._weft"] = __import__("weft._pure", fromlist=["*"])  # in Python alone, to test it
 
-from weft._carry import Carried, carry
 from weft._errors import (
     BlockingInLoopError,
     Cancelled,
@@ -31,11 +31,6 @@ from weft._errors import (
     WouldBlock,
 )
 from weft._event import Event
-from weft._group import Group
-from weft._process import Process
-from weft._producer import producer
-from weft._results import Statistics
-from weft._run import run
 from weft._weft import (
     Barrier,
     Channel,
@@ -44,6 +39,7 @@ from weft._weft import (
     Selected,
     Selecting,
     Sender,
+    Statistics,
     Tick,
     __version__,
     after,
@@ -56,6 +52,14 @@ from weft._weft import (
     tick,
     writable,
 )
+
+TYPE_CHECKING = False  # true to type checkers
+if TYPE_CHECKING:
+    from weft._carry import Carried, carry
+    from weft._group import Group
+    from weft._process import Process
+    from weft._producer import producer
+    from weft._run import run
 
 __all__ = [
     "Barrier",
@@ -98,3 +102,26 @@ __all__ = [
 
 sleep = after
 """`after`, under the name one looks for when there is nothing to select: `await weft.sleep(0.1)`."""
+
+# What is imported when it is asked for, and where it is. (PEP 562)
+_LATER = {
+    "Carried": "weft._carry",
+    "Group": "weft._group",
+    "Process": "weft._process",
+    "carry": "weft._carry",
+    "producer": "weft._producer",
+    "run": "weft._run",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        globals()[name] = thing = getattr(import_module(_LATER[name]), name)
+        return thing
+
+    def __dir__():
+        return sorted({*globals(), *_LATER})

@@ -8,10 +8,10 @@ Not here: a time that ran out is the builtin `TimeoutError`, a cancelled asyncio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # true to type checkers; importing `typing` takes as long as importing weft
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from typing import Any
 
     from weft._weft import Channel
 

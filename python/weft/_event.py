@@ -14,12 +14,14 @@ that is what the lock is for. It is reentrant for the sake of signal handlers.
 from __future__ import annotations
 
 import sys
-from threading import RLock
-from typing import TYPE_CHECKING, NoReturn
+from _thread import RLock  # `threading` brings much else
 
 from weft._weft import Channel
 
+TYPE_CHECKING = False  # true to type checkers; importing `typing` takes as long as importing weft
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from weft._weft import Op
 
 __all__ = ["Event"]

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
-from threading import RLock
+from _thread import RLock  # `threading` brings much else
 
 __all__ = ["adopt"]
 
@@ -43,6 +42,8 @@ def adopt() -> None:
         if _adopting:
             return
         _adopting = True
+        from importlib import import_module  # not needed until something is found
+
         try:
             for theirs, ours in _KNOWN.items():
                 module = sys.modules.get(theirs)

@@ -8,13 +8,13 @@ Source: CPython, Lib/asyncio/tasks.py and futures.py, for what they do.
 from __future__ import annotations
 
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, ClassVar
 
+TYPE_CHECKING = False  # true to type checkers; importing `typing` takes as long as importing weft
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextvars import Context
     from types import FrameType
-    from typing import TextIO
+    from typing import Any, ClassVar, TextIO
 
 __all__ = ["TaskMethods"]
 
