@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 import weft
+from weft import _task
 from weft.compat import asyncio_queues, janus, queue
 from weft.compat._line import Line, Turn
 from worlds import LIMIT, collect, parked, until
@@ -98,7 +99,7 @@ def has_tests(module):
     ],
 )
 def test_the_standard_librarys_own_tests_pass(suite, module):
-    if suite == "tasks" and not weft._task._steps_tasks:
+    if suite == "tasks" and not _task._steps_tasks:
         pytest.skip("processes are asyncio's own tasks here")
     if not has_tests(module):
         pytest.skip(f"this interpreter was installed without {module}")

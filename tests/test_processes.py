@@ -15,9 +15,10 @@ from time import monotonic
 import pytest
 import weft
 import worlds
+from weft import _task
 from worlds import LIMIT
 
-pytestmark = pytest.mark.skipif(not weft._task._steps_tasks, reason="here processes are asyncio's own tasks")
+pytestmark = pytest.mark.skipif(not _task._steps_tasks, reason="here processes are asyncio's own tasks")
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -1241,3 +1242,71 @@ def test_a_task_that_leads_to_itself_by_an_attribute_is_collected(run):
     run(main)
     gc.collect()
     assert gone[0]() is None
+
+
+# --- the order in which processes go on -----------------------------------------------------------------------------
+
+
+def test_a_process_that_was_handed_something_goes_on_before_those_that_wait_longer(run):
+    """What it was handed is at hand: Go's `runnext`."""
+
+    async def main():
+        order = []
+
+        async def waiting(n, go):
+            await go.recv()
+            order.append(n)
+
+        async def handing(go, ch):
+            for _ in range(5):
+                go.send_nowait(None)
+            await ch.send("v")
+            order.append("handing")
+
+        async def handed(ch):
+            await ch.recv()
+            order.append("handed")
+
+        go, ch = weft.Channel(5), weft.Channel()
+        async with weft.Group() as g:
+            for n in range(5):
+                g.spawn(waiting, n, go)
+            g.spawn(handed, ch)
+            await turns(lambda: ch.statistics().parked_receivers == 1 and go.statistics().parked_receivers == 5)
+            g.spawn(handing, go, ch)
+        assert order == ["handing", "handed", 0, 1, 2, 3, 4]
+
+    run(main)
+
+
+def test_processes_that_hand_each_other_things_keep_nobody_waiting(run):
+    async def main():
+        rounds, lags = 0, []
+
+        async def chatty(there, back, marks):
+            nonlocal rounds
+            async for _ in there:
+                rounds += 1
+                if rounds % 50 == 0:
+                    marks.send_nowait(rounds)
+                if rounds == 5000:
+                    there.close()
+                    break
+                await back.send(None)
+            back.close()
+
+        async def third(marks):
+            async for mark in marks:
+                lags.append(rounds - mark)
+
+        there, back, marks = weft.Channel(), weft.Channel(), weft.Channel(10)
+        async with weft.Group() as g:
+            g.spawn(third, marks)
+            g.spawn(chatty, there, back, marks)
+            g.spawn(chatty, back, there, marks)
+            await there.send(None)
+            await turns(lambda: rounds >= 5000)
+            marks.close()
+        assert len(lags) == 100 and max(lags) <= 40, max(lags)
+
+    run(main)

@@ -37,6 +37,8 @@ pub struct HomeObject {
     inner: Mutex<Inner>,
     /// The first of the groups whose processes are tasks of ours, as a list without references: a group takes itself out.
     groups: Cell<*mut GroupObject>,
+    /// `run` is stepping a process.
+    stepping: Cell<bool>,
     /// Of the tasks that share their context.
     pub scratch: Scratch,
 }
@@ -59,6 +61,10 @@ impl Ready {
 }
 
 struct Inner {
+    /// The process that was met last by the one being stepped: it goes on before all others, as what it was handed is at hand (Go's `runnext`).
+    next: Option<Ready>,
+    /// How many in a row went on so.
+    in_a_row: u32,
     /// Decided operations, and tasks that are to go on, each with a reference.
     ready: VecDeque<Ready>,
     /// Tasks that gave the loop a turn before they go on.
@@ -78,6 +84,25 @@ struct Inner {
 
 // SAFETY: pointers to operations that the home holds references to, used while attached.
 unsafe impl Send for Inner {}
+
+impl Inner {
+    /// Who goes on. After so many that were handed something, the one that has waited longest.
+    #[inline]
+    fn pop(&mut self) -> Option<Ready> {
+        if let Some(next) = self.next.take() {
+            if self.in_a_row < IN_A_ROW || self.ready.is_empty() {
+                self.in_a_row = self.in_a_row.saturating_add(1);
+                return Some(next);
+            }
+            self.ready.push_back(next);
+        }
+        self.in_a_row = 0;
+        self.ready.pop_front()
+    }
+}
+
+/// How many processes in a row go on before those that have waited longer.
+const IN_A_ROW: u32 = 16;
 
 /// How many steps a drain makes between looks at the clock.
 const STEPS: u32 = 4;
@@ -148,8 +173,11 @@ impl HomeObject {
                 (&raw mut (*this).weak_loop).write(weak_loop);
                 (&raw mut (*this).turning).write(AtomicBool::new(false));
                 (&raw mut (*this).groups).write(Cell::new(ptr::null_mut()));
+                (&raw mut (*this).stepping).write(Cell::new(false));
                 (&raw mut (*this).scratch).write(Scratch::new());
                 (&raw mut (*this).inner).write(Mutex::new(Inner {
+                    next: None,
+                    in_a_row: 0,
                     ready: VecDeque::new(),
                     deferred: VecDeque::new(),
                     scheduled: false,
@@ -249,12 +277,16 @@ impl HomeObject {
 
     /// Takes over a reference. `false`: the loop is closed, and the reference still the caller's.
     fn queue(&self, ready: Ready) -> bool {
+        // SAFETY: an operation, with the caller's reference.
+        let handed_over = matches!(ready, Ready::Op(op) if unsafe { (*op).is_of_process() }) && self.stepping.get();
         let first = {
             let mut inner = self.inner();
-            inner.ready.push_back(ready);
+            let behind = if handed_over { inner.next.replace(ready) } else { Some(ready) };
+            inner.ready.extend(behind);
             !std::mem::replace(&mut inner.scheduled, true)
         };
         if first && !self.schedule() {
+            // (Then no process is being stepped, and it stands in the queue.)
             let found = {
                 let mut inner = self.inner();
                 inner.scheduled = false;
@@ -396,7 +428,7 @@ impl HomeObject {
         loop {
             let next = {
                 let mut inner = self.inner();
-                let next = inner.ready.pop_front();
+                let next = inner.pop();
                 if next.is_none() {
                     inner.scheduled = false;
                     inner.ready.shrink_to(KEPT);
@@ -412,7 +444,7 @@ impl HomeObject {
             match next {
                 Ready::Task(task) => {
                     // SAFETY: a task, held.
-                    if unsafe { TaskObject::of(task) }.step(&mut current, None).is_err() {
+                    if self.step(unsafe { TaskObject::of(task) }, &mut current).is_err() {
                         self.failed(&held)?;
                     }
                 }
@@ -444,7 +476,7 @@ impl HomeObject {
             let mut inner = self.inner();
             let Inner { ready, deferred, .. } = &mut *inner;
             ready.append(deferred);
-            inner.scheduled = !inner.ready.is_empty();
+            inner.scheduled = inner.next.is_some() || !inner.ready.is_empty();
             inner.scheduled
         };
         if more && !self.schedule() {
@@ -453,12 +485,20 @@ impl HomeObject {
         Ok(())
     }
 
+    #[inline]
+    fn step(&self, task: &TaskObject, current: &mut Current<'_>) -> Py<()> {
+        self.stepping.set(true);
+        let stepped = task.step(current, None);
+        self.stepping.set(false);
+        stepped
+    }
+
     /// Goes on with whoever awaited this operation.
     #[inline]
     fn resume(&self, current: &mut Current<'_>, op: &OpObject, callback: &Owned, context: Option<Owned>) -> Py<()> {
         let Some(context) = context else {
             // SAFETY: a callback without a context is a task of ours.
-            return unsafe { TaskObject::of(callback.as_ptr()) }.step(current, None);
+            return self.step(unsafe { TaskObject::of(callback.as_ptr()) }, current);
         };
         current.set(None)?;
         let future = op.wakes_with(callback)?;
@@ -512,7 +552,7 @@ impl HomeObject {
             let next = {
                 let mut inner = self.inner();
                 inner.scheduled = false;
-                inner.ready.pop_front().or_else(|| inner.deferred.pop_front())
+                inner.pop().or_else(|| inner.deferred.pop_front())
             };
             let Some(next) = next else {
                 return;
@@ -903,7 +943,7 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         let home = HomeObject::of(slf);
         let mut objects = vec![c::Py_TYPE(slf).cast(), home.weak_loop.as_ptr(), home.scratch.as_ptr()];
         if let Ok(inner) = home.inner.try_lock() {
-            objects.extend(inner.ready.iter().chain(&inner.deferred).map(Ready::as_ptr));
+            objects.extend(inner.next.iter().chain(&inner.ready).chain(&inner.deferred).map(Ready::as_ptr));
             objects.extend(inner.timers.values().map(|(op, _)| op.cast::<PyObject>()));
             for op in &inner.standing {
                 objects.extend([op.cast::<PyObject>(); 2]);

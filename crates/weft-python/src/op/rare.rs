@@ -287,6 +287,18 @@ impl OpObject {
         }
     }
 
+    /// Whether a task of ours waits for it.
+    #[inline]
+    pub fn is_of_process(&self) -> bool {
+        match self.word_is() {
+            Word::Task => true,
+            Word::Rare => {
+                self.rare().is_some_and(|rare| !rare.callback.get().is_null() && rare.context.get().is_null())
+            }
+            _ => false,
+        }
+    }
+
     /// What the home is to call, or null.
     #[inline]
     pub(super) fn callback(&self) -> *mut PyObject {
