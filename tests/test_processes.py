@@ -4,7 +4,10 @@ import asyncio
 import contextvars
 import functools
 import gc
+import os
+import subprocess
 import sys
+import textwrap
 import threading
 import traceback
 import warnings
@@ -1310,3 +1313,43 @@ def test_processes_that_hand_each_other_things_keep_nobody_waiting(run):
         assert len(lags) == 100 and max(lags) <= 40, max(lags)
 
     run(main)
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system does not tell how much memory is used")
+@pytest.mark.skipif(sys.maxsize < 2**32, reason="for pointers of eight bytes")
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="coroutines were larger")
+def test_a_parked_process_takes_450_bytes_its_coroutine_included():
+    program = """
+        import asyncio, gc, os, weft
+
+        async def parked(ch):
+            await ch.recv()
+
+        def used():
+            with open("/proc/self/statm") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+        async def main(count):
+            ch = weft.Channel()
+            async with weft.Group() as g:
+                g.spawn(parked, ch)
+                await asyncio.sleep(0)
+                before = used()
+                for _ in range(count):
+                    g.spawn(parked, ch)
+                while ch.statistics().parked_receivers <= count:
+                    await asyncio.sleep(0)
+                print((used() - before) / count)
+                g.cancel()
+
+        asyncio.run(main(100_000))
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONMALLOC"}
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, env=environment, timeout=LIMIT
+    )
+    assert told.returncode == 0, told.stderr
+    assert float(told.stdout) <= 450
