@@ -2,6 +2,7 @@
 //
 //	weftbench --list
 //	weftbench [--seconds S] PROGRAM:N ...
+//	weftbench --scale ring|crowd N COMMUNICATIONS      (or memory, latency: see scale.go)
 package main
 
 import (
@@ -125,8 +126,18 @@ func measure(name string, n int, seconds float64) result {
 func main() {
 	list := flag.Bool("list", false, "print the programs")
 	seconds := flag.Float64("seconds", 0, "repeat until this long was measured")
+	scaled := flag.Bool("scale", false, "one measurement of benches/scale.py")
 	flag.Parse()
 	out := json.NewEncoder(os.Stdout)
+	if *scaled {
+		found, err := scale(flag.Args())
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "weftbench: %v\n", err)
+			os.Exit(2)
+		}
+		out.Encode(found)
+		return
+	}
 	if *list {
 		hows := map[string]map[string]any{}
 		for name, e := range programs {
