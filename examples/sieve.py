@@ -15,6 +15,7 @@ import argparse
 import asyncio
 
 import weft
+from memory import peak
 
 
 async def numbers(limit, out):
@@ -49,8 +50,9 @@ async def primes_below(limit):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="primes by a chain of filters")
     parser.add_argument("--limit", type=int, default=2000, help="primes below this number")
-    limit = parser.parse_args().limit
+    limit, before = parser.parse_args().limit, peak()
     primes = asyncio.run(primes_below(limit))
     print("first:", *primes[:10])
     print("last: ", *primes[-10:])
     print(f"{len(primes)} primes below {limit}, each found by a process of its own; all have ended")
+    print(f"memory: {(peak() - before) // 1024} KiB at the most, for the processes and their channels")

@@ -50,7 +50,7 @@ def test_every_example_says_what_it_teaches(path):
     assert path.stem == "wordcount" or "Source:" in text
 
 
-@pytest.mark.parametrize("name", ["sieve", "wordcount"])
+@pytest.mark.parametrize("name", ["sieve", "wordcount", "ring", "commstime"])
 def test_tutorials_are_under_60_lines(name):
     assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) < 60
 
@@ -68,6 +68,7 @@ def test_sieve_finds_the_303_primes_below_2000():
     assert f"first: {' '.join(map(str, primes[:10]))}\n" in out
     assert f"last:  {' '.join(map(str, primes[-10:]))}\n" in out
     assert "303 primes below 2000" in out
+    assert re.search(r"^memory: \d+ KiB at the most", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("limit", [0, 2, 3, 30])
@@ -178,6 +179,23 @@ def test_daisy_chain_adds_one_per_process(length):
     first, second = example("daisy_chain", "--length", str(length)).splitlines()
     assert first == str(length + 1)
     assert second.startswith(f"{length} processes: ")
+
+
+COST = r"\d+ ns per communication, \d+ bytes per process and its channel"
+
+
+@pytest.mark.parametrize(("size", "laps"), [(1, 1), (1000, 3), (10_000, 2)])
+def test_ring_adds_one_per_process_and_lap(size, laps):
+    first, second = example("ring", "--size", str(size), "--laps", str(laps)).splitlines()
+    assert first == f"{size} processes, {laps} laps: the token came back as {size * laps}"
+    assert re.fullmatch(COST, second)
+
+
+@pytest.mark.parametrize(("networks", "cycles"), [(1, 1), (250, 20)])
+def test_commstime_makes_the_numbers_in_order_in_each_network(networks, cycles):
+    first, second = example("commstime", "--networks", str(networks), "--cycles", str(cycles)).splitlines()
+    assert first == f"{networks} networks of 4 processes, {cycles} numbers each: the last is {cycles - 1}"
+    assert re.fullmatch(COST, second)
 
 
 @pytest.mark.parametrize("pool", [1, 4])
