@@ -2,7 +2,8 @@
 # It needs Rust, CPython and make. Python packages go into .venv, never anywhere else.
 
 PYTHON ?=        # the interpreter to build for; empty: the newest that scripts/find-python finds
-ARGS ?=          # more arguments for the program that demo, test, bench, stress, storms or compat runs in the end
+ARGS ?=          # more arguments for the program that demo, test, bench, plots, stress, storms or compat runs in the end
+JSON ?=          # what `make plots` draws; empty: it measures first
 SECONDS ?= 60    # how long `make stress` runs
 LAB ?=           # a command: `$(LAB) run CMD` runs CMD among more interpreters (see CONTRIBUTING.md)
 export LAB
@@ -23,7 +24,7 @@ export PYO3_PYTHON := $(CURDIR)/$(venv)/python
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint bench wheel matrix stress storms compat loom shuttle miri bench-rust clean FORCE
+.PHONY: help build demo test lint bench plots wheel matrix stress storms compat loom shuttle miri bench-rust clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -48,6 +49,10 @@ lint: build .venv/.lint .venv/.test ## formats, clippy, ruff, mypy, pyright, rus
 
 bench: build .venv/.bench ## weft beside its rivals; see benches/README.md
 	$(venv)/python benches/run.py $(ARGS)
+
+plots: build .venv/.bench ## docs/plots: what scale.py measures; JSON=benches/results/scale.json draws without measuring
+	$(if $(strip $(JSON)),,$(venv)/python benches/scale.py $(ARGS))
+	$(venv)/python benches/plots.py $(strip $(JSON))
 
 bench-rust: ## the benchmarks of weft-core
 	@scripts/check-rust

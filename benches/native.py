@@ -1,4 +1,4 @@
-"""The rivals that are not Python: Go, and the floor in C. Built into benches/.build, again when a source is newer."""
+"""What is not Python: Go, the floor in C, the clock of instructions.py. Built into benches/.build, again when a source is newer."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def semaphores() -> Path:
         raise RuntimeError("no `cc` on PATH")
     source, target = HERE / "floor_semaphores.c", BUILD / "floor_semaphores"
     return _built(target, [source], ["cc", "-O2", "-pthread", "-o", str(target), str(source)])
+
+
+def slow_clock() -> Path:
+    if not shutil.which("cc"):
+        raise RuntimeError("no `cc` on PATH")
+    source, target = HERE / "slow_clock.c", BUILD / "slow_clock.so"
+    return _built(target, [source], ["cc", "-O2", "-shared", "-fPIC", "-o", str(target), str(source)])
 
 
 # name: (how to build it, environment); they speak the command line of child.py

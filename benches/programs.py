@@ -162,6 +162,7 @@ _ALL = [
     # the machine's and the interpreter's floors
     Program("floor_await", "floor: await of a coroutine that returns at once", 500_000, "await", one, total),
     Program("floor_step", "floor: one step of a coroutine by send()", 500_000, "step", one, total),
+    Program("floor_send", "floor: one step of a coroutine from C, as PyIter_Send does it", 500_000, "step", one, one),
     Program("floor_switch", "floor: one turn of the scheduler, sleep(0)", 200_000, "turn", one, total),
     Program("floor_clock", "floor: perf_counter_ns and list.append, as the ping-pongs do", 500_000, "pair", one, one),
 ]

@@ -4,7 +4,8 @@
     python benches/scale.py --most 10000    none with more processes than that
     python benches/scale.py --quick         does everything run and answer right?
 
-Each figure is the median of `--rounds` rounds, each in a fresh process (scale_child.py, go/scale.go), the rivals in turn.
+Each figure is the median of `--rounds` rounds, each in a fresh process (scale_child.py, go/scale.go). A
+round is everything once, so that a machine that slows down does so for all.
 It prints Markdown tables and writes benches/results/scale.json, from which plots.py draws.
 """
 
@@ -16,6 +17,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
@@ -63,21 +65,24 @@ def measurements(args: argparse.Namespace) -> list[tuple[str, int, str]]:
 
 
 def measure(args: argparse.Namespace, rivals: list[Contender]) -> list[dict]:
-    """One cell for each measurement of each rival, with all its rounds."""
-    cells = []
-    asked = measurements(args)
-    for number, (measurement, n, option) in enumerate(asked, 1):
-        able = [rival for rival in rivals if measurement == "latency" or n <= MOST.get(rival.name, n)]
-        rounds: dict[str, list[dict]] = {rival.name: [] for rival in able}
-        for lap in range(args.rounds):
-            for rival in able:
-                progress(f"{number}/{len(asked)} {measurement} {n} {option}, round {lap + 1}, {rival.name}")
-                rounds[rival.name].append(rival.ask([measurement, str(n), option], args.timeout)[-1])
-        for name, answers in rounds.items():
-            cell = {"measurement": measurement, "rival": name, "n": n, "option": option}
-            wrong = next((answer["error"] for answer in answers if "error" in answer), None)
-            cells.append(cell | ({"error": wrong} if wrong else summary(answers)))
+    """One cell for each measurement of each rival, from all rounds. A round is everything once: sizes are compared, too."""
+    asked = [
+        (*measurement, rival)
+        for measurement in measurements(args)
+        for rival in rivals
+        if measurement[0] == "latency" or measurement[1] <= MOST.get(rival.name, args.most)
+    ]
+    rounds: list[list[dict]] = [[] for _ in asked]
+    for lap in range(args.rounds):
+        for (measurement, n, option, rival), answers in zip(asked, rounds):
+            progress(f"round {lap + 1} of {args.rounds}: {measurement} {n} {option}, {rival.name}")
+            answers.append(rival.ask([measurement, str(n), option], args.timeout)[-1])
     progress("")
+    cells = []
+    for (measurement, n, option, rival), answers in zip(asked, rounds):
+        wrong = next((answer["error"] for answer in answers if "error" in answer), None)
+        told = {"error": wrong} if wrong else summary(answers)
+        cells.append({"measurement": measurement, "rival": rival.name, "n": n, "option": option} | told)
     return cells
 
 
@@ -157,6 +162,30 @@ def tables(result: dict) -> str:
     return "\n".join([*out, *table(["", "the two", "", *TIMES], lines)])
 
 
+class Target(NamedTuple):
+    text: str
+    figure: float
+    limit: float
+
+
+def targets(result: dict) -> list[Target]:
+    """What weft's processes are held to: each figure is at most its limit."""
+    weft, found = "weft-processes", []
+    for shape in SHAPES:
+        few, many = (cell(result, shape, weft, n) for n in (100, 10**6))
+        if few and many:
+            found.append(
+                Target(f"{shape}, a communication: of 1,000,000 processes / of 100", many["ns"] / few["ns"], 2)
+            )
+    for n in sizes(result, "memory"):
+        if parked := cell(result, "memory", weft, n, "shared"):
+            found.append(Target(f"bytes per process that waits, {n:,} of them", parked["bytes"], 450))
+    for n in sizes(result, "latency"):
+        if ticks := cell(result, "latency", weft, n, "chatty"):
+            found.append(Target("ms until a callback's tick, p99, beside two that talk", ticks["call"][2] / 1e6, 1))
+    return found
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each in a fresh process (default 5)")
@@ -201,6 +230,11 @@ def main(argv: list[str] | None = None) -> int:
     args.json.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{here['cpu']}, {here['cores']} cores, {here['system']}, {here['python']}", end=", ")
     print(f"load {here['load_at_start']} to {report.load()}, rounds {args.rounds}\n\n{tables(result)}")
+    print("\nWhat weft is held to: measured, at the most")
+    for target in targets(result):
+        verdict = "kept" if target.figure <= target.limit else "MISSED"
+        print(f"  {verdict:6}  {target.figure:8.2f}  {target.limit:5g}  {target.text}")
+    print()
     failed = [each for each in cells if "error" in each]
     for each in failed:
         print(f"FAILED: {each['measurement']} {each['n']} {each['option']}, {each['rival']}: {each['error']}")

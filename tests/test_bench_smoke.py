@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,9 +27,9 @@ SUMMARY = {
 }
 
 
-def bench(*arguments, **environment):
+def bench(*arguments, script="run.py", **environment):
     return subprocess.run(
-        [sys.executable, str(RUN), *arguments],
+        [sys.executable, str(RUN.with_name(script)), *arguments],
         capture_output=True,
         text=True,
         timeout=120,
@@ -108,3 +109,103 @@ def test_a_target_is_unsure_when_the_rounds_disagree(monkeypatch):
 def test_an_unknown_program_is_told_with_those_there_are():
     done = bench("--only", "pip")
     assert done.returncode == 1 and "no program 'pip'" in done.stderr and "pipe_0" in done.stderr
+
+
+# --- how processes scale, and what is drawn from it -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory):
+    """What a quick run of scale.py wrote, and where."""
+    path = tmp_path_factory.mktemp("scale") / "folder" / "scale.json"
+    done = bench("--quick", "--json", str(path), script="scale.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return SimpleNamespace(path=path, out=done.stdout, result=json.loads(path.read_text()))
+
+
+def test_a_quick_scale_measures_every_rival_that_is_there(scaled):
+    there = {name for name, rival in scaled.result["rivals"].items() if rival["status"] == "ok"}
+    assert {"weft-processes", "asyncio"} <= there
+    cells = {(cell["measurement"], cell["rival"], cell["n"], cell["option"]): cell for cell in scaled.result["cells"]}
+    for rival in there:
+        for n in (2, 10):
+            for shape in ("ring", "crowd"):
+                assert cells[shape, rival, n, "100"]["ns"] > 0
+        for channels in ("shared", "own"):
+            assert {"bytes", "bytes_min", "bytes_max"} <= cells["memory", rival, 10, channels].keys()
+        assert len(cells["latency", rival, 10, "chatty"]["round_trip"]) == 5
+        assert "round_trip" not in cells["latency", rival, 10, "quiet"]
+    assert scaled.result["parts"].keys() == {"coroutine", "task", "operation", "context", "channel"}
+    for words in ("| N | weft, processes of a Group | asyncio", "Bytes per process", "What weft is held to"):
+        assert words in scaled.out
+
+
+def test_the_plots_read_what_scale_wrote(scaled, monkeypatch):
+    monkeypatch.syspath_prepend(RUN.parent.parent)
+    from benches import plots
+
+    there = [name for name, rival in scaled.result["rivals"].items() if rival["status"] == "ok"]
+    lines = plots.lines(scaled.result, "ring")
+    assert [line.rival for line in lines] == there and all(line.n == [2, 10] for line in lines)
+    assert all(len(line.median) == len(line.least) == len(line.most) == 2 for line in lines)
+    assert [rival for rival, _ in plots.bars(scaled.result, "own")] == there
+    assert [rival for rival, _ in plots.times(scaled.result, "call")] == ["weft-processes", "asyncio"]
+
+
+def test_a_measurement_that_failed_is_not_drawn(monkeypatch):
+    monkeypatch.syspath_prepend(RUN.parent.parent)
+    from benches import plots
+
+    common = {"measurement": "ring", "rival": "asyncio", "option": "100"}
+    measured = common | {"n": 2, "ns": 5.0, "ns_min": 4.0, "ns_max": 6.0}
+    result = {
+        "rivals": {"asyncio": {"status": "ok"}, "go": {"status": "not installed"}},
+        "cells": [measured, common | {"n": 10, "error": "no answer in 1 s"}],
+    }
+    assert plots.lines(result, "ring") == [plots.Line("asyncio", [2], [5.0], [4.0], [6.0])]
+
+
+def test_the_same_json_gives_the_same_plots(scaled, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(RUN.parent.parent)
+    from benches import plots
+
+    names = {f"{name}.{suffix}" for name in plots.DRAWN for suffix in ("svg", "png")}
+    assert {path.name for path in plots.draw(scaled.result, tmp_path / "all")} == names
+    monkeypatch.setattr(plots, "DRAWN", {"memory": plots.memory})
+    for again in plots.draw(scaled.result, tmp_path / "again"):
+        assert again.read_bytes() == (tmp_path / "all" / again.name).read_bytes()
+    assert "<text" in (tmp_path / "all" / "latency.svg").read_text()
+
+
+# --- counting instructions --------------------------------------------------------------------------------------------
+
+
+def test_without_valgrind_instructions_says_so(tmp_path):
+    done = bench(PATH=str(tmp_path), script="instructions.py")
+    assert done.returncode == 1
+    assert done.stderr == "instructions.py: no `valgrind` on PATH: install valgrind\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs programs that are scripts")
+def test_instructions_are_the_difference_of_two_sizes(tmp_path, monkeypatch):
+    """By stand-ins for valgrind's programs: a million instructions for the start, a hundred a step."""
+    monkeypatch.syspath_prepend(RUN.parent.parent)
+    from benches import callgrind, native
+    from benches.instructions import parts
+    from benches.programs import PROGRAMS
+
+    tools = {
+        "valgrind": """n=${7##*:}; echo $((1000000 + 100 * (n + n / 10))) >"${2#*=}"; echo "Collected : $(cat "${2#*=}")" >&2""",
+        "callgrind_annotate": """echo "$(cat "$3") (100.0%)  Python/ceval.c:_PyEval_EvalFrameDefault'2 [libpython3.so]" """,
+    }
+    for name, script in tools.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(native, "slow_clock", lambda: "")
+    count = callgrind.count("python", PROGRAMS["floor_send"], 100, 1000)
+    assert count.total == 100
+    assert {part: own for part, own in parts(count.functions).items() if own} == {
+        "the interpreter: bytecode, calls, integers": 100
+    }

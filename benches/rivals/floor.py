@@ -1,5 +1,6 @@
 """The floor: what the interpreter itself takes, without any channel. No figure can be below its floor."""
 
+import itertools
 import threading
 
 from benches.programs import Does, now
@@ -36,6 +37,19 @@ def bare_step(run):
             send(i)
     except StopIteration as end:
         return end.value
+
+
+def bare_send(run):
+    """The same without a loop in bytecode: C code resumes a coroutine that waits for an object of C, which suspends it again."""
+
+    class Wait:
+        def __await__(self):
+            return itertools.repeat(1, run.n)
+
+    async def child():
+        await Wait()
+
+    return sum(child().__await__())
 
 
 def clock(run):
@@ -77,6 +91,7 @@ def two_locks(run):
 PROGRAMS = {
     "floor_await": Does("await child(i)", bare_await),
     "floor_step": Does("coroutine.send", bare_step),
+    "floor_send": Does("sum(coroutine.__await__())", bare_send),
     "floor_clock": Does("two clocks and an append", clock),
     "thread_ping_pong": Does("two threading.Lock handed: floor", two_locks),
 }
