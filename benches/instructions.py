@@ -39,7 +39,7 @@ PARTS = {
     "weft: parking and waking": r"_weft::wake|OpObject(>)?::(park|wake|woke|settle|step_parked)|drop_in_place.*(Sleeper|Waker)",
     "weft: making and ending operations": r"_weft::(op::object|channel|stop|origin)::",
     "weft: into an await and out of it": r"_weft|drop_in_place",
-    "asyncio's current task: a dictionary": r"Objects/dictobject|[Dd]ict|PyObject_Hash|Py_HashPointer|_asyncio",
+    "dictionaries: asyncio's current task, names": r"Objects/dictobject|[Dd]ict|PyObject_Hash|Py_HashPointer|_asyncio",
     "the context of each task": r"PyContext|contextvars",
     "memory: the allocator and the collector's list": r"alloc|PyObject_(Free|GC_|Init)|_Py_NewReference|Python/gc",
     "exceptions: how an await ends": r"PyErr|FetchStopIteration|PyType_IsSubtype",
