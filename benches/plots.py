@@ -83,7 +83,7 @@ def communication(result: dict, pyplot: Any) -> Any:
             )
         axes.set(xscale="log", yscale="log", xlabel="processes", title=title)
     two[0].set_ylabel("ns per communication")
-    two[0].legend(fontsize=8)
+    figure.legend(*two[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
@@ -126,7 +126,7 @@ def latency(result: dict, pyplot: Any) -> Any:
         axes.axhline(1, color="#444444", lw=0.8, ls=":")
         axes.set(yscale="log", title=title, xlabel="percentile")
     three[0].set_ylabel("ms")
-    three[0].legend(fontsize=8)
+    figure.legend(*three[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
