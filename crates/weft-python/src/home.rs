@@ -39,6 +39,8 @@ pub struct HomeObject {
     groups: Cell<*mut GroupObject>,
     /// `run` is stepping a process.
     stepping: Cell<bool>,
+    /// A slice was used up: the next drain lets the loop have some turns first. Used in the loop's thread.
+    rests: Cell<bool>,
     /// Of the tasks that share their context.
     pub scratch: Scratch,
 }
@@ -104,6 +106,10 @@ impl Inner {
 /// How many processes in a row go on before those that have waited longer.
 const IN_A_ROW: u32 = 16;
 
+/// How many turns the loop has for others after a slice. In the first, behind our own callback, it calls what is due, which resolves the future that a
+/// sleeping task waits for; that task's callback comes in the second. In the turn after that it is our turn again.
+const TURNS: u8 = 2;
+
 /// How many steps a drain makes between looks at the clock.
 const STEPS: u32 = 4;
 
@@ -123,7 +129,9 @@ const AGAIN: u64 = 1_000_000;
 struct DrainObject {
     head: PyObject,
     home: *mut PyObject,
-    called: std::sync::atomic::AtomicBool,
+    called: AtomicBool,
+    /// How many calls only have the loop call again: others get so many turns.
+    waits: Cell<u8>,
 }
 
 impl HomeObject {
@@ -174,6 +182,7 @@ impl HomeObject {
                 (&raw mut (*this).turning).write(AtomicBool::new(false));
                 (&raw mut (*this).groups).write(Cell::new(ptr::null_mut()));
                 (&raw mut (*this).stepping).write(Cell::new(false));
+                (&raw mut (*this).rests).write(Cell::new(false));
                 (&raw mut (*this).scratch).write(Scratch::new());
                 (&raw mut (*this).inner).write(Mutex::new(Inner {
                     next: None,
@@ -319,7 +328,7 @@ impl HomeObject {
                 // A signal handler may run in the loop's thread while the loop sleeps, or is about to; then it must be woken as from elsewhere.
                 let here = here && (self.turning.load(Ordering::Relaxed) || state.runs_a_task()?);
                 let method = if here { Ref::CallSoon } else { Ref::CallSoonThreadsafe };
-                let drain = self.drain(state)?;
+                let drain = self.drain(state, here && self.rests.take())?;
                 // SAFETY: live objects.
                 match unsafe { ffi::call_method(state.get(method), &[event_loop.as_ptr(), drain.as_ptr()]) } {
                     Ok(_) => Ok(true),
@@ -402,13 +411,15 @@ impl HomeObject {
         Turn { home: self, before: self.turning.swap(true, Ordering::Relaxed) }
     }
 
-    fn drain(&self, state: &State) -> Py<Drain> {
+    /// What the loop is to call. `rests`: it lets some turns pass first.
+    fn drain(&self, state: &State, rests: bool) -> Py<Drain> {
         // SAFETY: our type; every field is written before anybody sees the object.
         unsafe {
             let object = ffi::allocate(state.class(Ref::Drain))?;
             let this: *mut DrainObject = object.as_ptr().cast();
             (&raw mut (*this).home).write(Owned::from_borrowed(self.as_ptr()).into_ptr());
-            (&raw mut (*this).called).write(std::sync::atomic::AtomicBool::new(false));
+            (&raw mut (*this).called).write(AtomicBool::new(false));
+            (&raw mut (*this).waits).write(Cell::new(if rests { TURNS } else { 0 }));
             Ok(Drain(object))
         }
     }
@@ -465,6 +476,7 @@ impl HomeObject {
             steps += 1;
             if steps.is_multiple_of(STEPS) && start.elapsed().as_nanos() as u64 > SLICE_NANOSECONDS {
                 drop(current);
+                self.rests.set(true);
                 return self.end_turn();
             }
         }
@@ -858,7 +870,7 @@ impl Drain {
     /// The loop did not take it: it must not report that when it goes.
     fn mute(&self) {
         // SAFETY: a live drain.
-        unsafe { &*self.0.as_ptr().cast::<DrainObject>() }.called.store(true, std::sync::atomic::Ordering::Relaxed);
+        unsafe { &*self.0.as_ptr().cast::<DrainObject>() }.called.store(true, Ordering::Relaxed);
     }
 }
 
@@ -867,7 +879,15 @@ unsafe extern "C" fn drain_call(slf: *mut PyObject, _: *mut PyObject, _: *mut Py
         // SAFETY: the interpreter passes a live drain, which holds its home.
         unsafe {
             let drain = &*slf.cast::<DrainObject>();
-            if !drain.called.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            if let Some(fewer) = drain.waits.get().checked_sub(1) {
+                drain.waits.set(fewer);
+                // When the loop refuses it was closed, and the drain goes without having been called.
+                if let Some(event_loop) = HomeObject::of(drain.home).event_loop() {
+                    ffi::call_method(State::of(slf).get(Ref::CallSoon), &[event_loop.as_ptr(), slf])?;
+                }
+                return Ok(ffi::none());
+            }
+            if !drain.called.swap(true, Ordering::Relaxed) {
                 HomeObject::of(drain.home).run()?;
             }
         }
@@ -895,7 +915,7 @@ unsafe extern "C" fn drain_dealloc(slf: *mut PyObject) {
     unsafe {
         c::PyObject_GC_UnTrack(slf.cast());
         let drain = slf.cast::<DrainObject>();
-        if !(*drain).called.load(std::sync::atomic::Ordering::Relaxed) {
+        if !(*drain).called.load(Ordering::Relaxed) {
             ffi::edge((), || {
                 HomeObject::of((*drain).home).abandon();
                 Ok(())
