@@ -9,8 +9,8 @@
             async for value in ch:
                 print(value)
 
-Importing it starts no thread and imports no scheduler. `Group` and some others are imported when they are first asked
-for: a program that only has channels should not pay for them, nor for `typing` and `threading`.
+Importing it starts no thread and imports no scheduler. `Group` and some others are imported when one of them is first
+asked for: a program that only has channels should not pay for them, nor for `typing` and `threading`.
 """
 
 import os
@@ -120,8 +120,12 @@ if not TYPE_CHECKING:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        globals()[name] = thing = getattr(import_module(_LATER[name]), name)
-        return thing
+        names = globals()
+        for later, module in _LATER.items():
+            names[later] = getattr(import_module(module), later)
+        # The interpreter finds the attributes of a module quickly only where nothing is called for those that are missing.
+        names.pop("__getattr__", None)
+        return names[name]
 
     def __dir__():
         return sorted({*globals(), *_LATER})

@@ -99,7 +99,8 @@ pub fn select(state: &State, mut select: Box<Select>) -> Py<Owned> {
     // SAFETY: just made.
     let made = unsafe { OpObject::of(root.as_ptr()) };
     select.complete(made);
-    made.set_extra(Extra::Select(select));
+    // SAFETY: just made.
+    unsafe { *made.make_rare_in(state).extra_mut() = Extra::Select(select) };
     Ok(root)
 }
 
@@ -141,19 +142,21 @@ pub(super) unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
             let _keep = root.itself();
             root.end();
         }
-        op.drop_values();
+        op.drop_values(op.state());
     }
     0
 }
 
 impl OpObject {
     /// Drops what may lead back to this operation.
-    pub(super) fn drop_values(&self) {
+    pub(super) fn drop_values(&self, state: &State) {
         // SAFETY: nobody performs an operation that is being destroyed; the slot is ours.
         if let (Some(value), _) = unsafe { self.node.take() } {
             ffi::drop_contents([value]);
         }
-        self.drop_word();
+        if self.word_is() != Word::Nothing {
+            self.drop_word_in(state);
+        }
     }
 }
 
@@ -172,7 +175,7 @@ pub(super) unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             DONE | TAKEN if op.kind != Kind::NextEvent => {}
             phase => finish(op, phase),
         }
-        op.drop_values();
+        op.drop_values(state);
         // After its cases: those of a leaf that is a select belong to that.
         if let Some(case) = op.take_case() {
             drop(case);

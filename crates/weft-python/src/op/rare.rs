@@ -18,6 +18,7 @@ use weft_core::waitq::Node;
 use super::{OpObject, Select};
 use crate::ffi::{self, Owned, PyObject, c};
 use crate::home::HomeObject;
+use crate::state::State;
 use crate::task::TaskObject;
 use crate::thread::Parker;
 
@@ -187,9 +188,17 @@ impl OpObject {
     }
 
     /// Room for them.
+    #[inline]
     pub(super) fn make_rare(&self) -> &Rare {
+        match self.rare() {
+            Some(rare) => rare,
+            None => self.make_rare_in(self.state()),
+        }
+    }
+
+    pub(super) fn make_rare_in(&self, state: &State) -> &Rare {
         if self.word_is() != Word::Rare {
-            let rare = self.state().take_rare();
+            let rare = state.take_rare();
             let (is, word) = self.take_word();
             // SAFETY: what the word says, with its reference.
             unsafe {
@@ -214,11 +223,11 @@ impl OpObject {
     #[inline]
     pub(super) fn drop_word(&self) {
         if self.word_is() != Word::Nothing {
-            self.drop_what_is_there();
+            self.drop_word_in(self.state());
         }
     }
 
-    fn drop_what_is_there(&self) {
+    pub(super) fn drop_word_in(&self, state: &State) {
         // SAFETY: what the word says, with its reference.
         unsafe {
             match self.take_word() {
@@ -230,9 +239,9 @@ impl OpObject {
                     rare.reset();
                     if let Extra::Select(mut select) = std::mem::replace(rare.extra_mut(), Extra::None) {
                         select.clear();
-                        self.state().keep_select(select);
+                        state.keep_select(select);
                     }
-                    self.state().keep_rare(rare);
+                    state.keep_rare(rare);
                 }
             }
         }
