@@ -59,9 +59,9 @@ pub struct State {
     /// The same of a `Selected`, or null.
     #[cfg(not(Py_GIL_DISABLED))]
     spare_selected: Cell<*mut PyObject>,
-    /// What an operation that has ended had behind its word.
+    /// What operations that have ended had behind their words, each a `Box`.
     #[cfg(not(Py_GIL_DISABLED))]
-    spare_rare: Cell<Option<Box<Rare>>>,
+    spare_rare: UnsafeCell<Vec<*mut Rare>>,
     /// Room for the cases of a select, empty.
     #[cfg(not(Py_GIL_DISABLED))]
     spare_select: Cell<Option<Box<Select>>>,
@@ -102,7 +102,7 @@ impl State {
             #[cfg(not(Py_GIL_DISABLED))]
             spare_selected: Cell::new(ptr::null_mut()),
             #[cfg(not(Py_GIL_DISABLED))]
-            spare_rare: Cell::new(None),
+            spare_rare: UnsafeCell::new(Vec::with_capacity(SPARE)),
             #[cfg(not(Py_GIL_DISABLED))]
             spare_select: Cell::new(None),
             spare_stop: AtomicPtr::new(ptr::null_mut()),
@@ -197,8 +197,11 @@ impl State {
     #[inline]
     pub fn take_rare(&self) -> Box<Rare> {
         #[cfg(not(Py_GIL_DISABLED))]
-        if let Some(rare) = self.spare_rare.take() {
-            return rare;
+        // SAFETY: attached; a box that was kept.
+        unsafe {
+            if let Some(rare) = (*self.spare_rare.get()).pop() {
+                return Box::from_raw(rare);
+            }
         }
         Box::new(Rare::new())
     }
@@ -207,9 +210,13 @@ impl State {
     #[inline]
     pub fn keep_rare(&self, rare: Box<Rare>) {
         #[cfg(not(Py_GIL_DISABLED))]
-        if !self.is_gone() {
-            self.spare_rare.set(Some(rare));
-            return;
+        // SAFETY: attached.
+        unsafe {
+            let spare = &mut *self.spare_rare.get();
+            if spare.len() < SPARE && !self.is_gone() {
+                spare.push(Box::into_raw(rare));
+                return;
+            }
         }
         drop(rare);
     }
@@ -564,6 +571,10 @@ impl Drop for State {
             #[cfg(not(Py_GIL_DISABLED))]
             for object in std::mem::take(&mut *self.spare.get()) {
                 c::PyObject_GC_Del(object.cast());
+            }
+            #[cfg(not(Py_GIL_DISABLED))]
+            for rare in std::mem::take(&mut *self.spare_rare.get()) {
+                drop(Box::from_raw(rare));
             }
             #[cfg(not(Py_GIL_DISABLED))]
             if !self.spare_selected.get().is_null() {

@@ -110,12 +110,14 @@ impl Rare {
         unsafe { &*self.sleeper.get() }
     }
 
+    #[inline]
     fn put_sleeper(&self, sleeper: Sleeper) {
         // SAFETY: as above.
         drop(unsafe { std::mem::replace(&mut *self.sleeper.get(), sleeper) });
     }
 
     /// As new again, but for what only some kinds have.
+    #[inline]
     fn reset(&self) {
         for cell in [&self.callback, &self.context, &self.message, &self.map] {
             if !cell.get().is_null() {
@@ -168,12 +170,14 @@ pub(super) enum Word {
 
 impl OpObject {
     /// The word's content, for its owner. The operation has nothing behind it any more.
+    #[inline]
     fn take_word(&self) -> (Word, *mut c_void) {
         let before = (self.word_is(), self.word.replace(ptr::null_mut()));
         self.set_word_is(Word::Nothing);
         before
     }
 
+    #[inline]
     fn put_word(&self, is: Word, word: *mut c_void) {
         debug_assert!(self.word_is() == Word::Nothing);
         self.word.set(word);
@@ -237,7 +241,9 @@ impl OpObject {
                 (Word::Rare, word) => {
                     let rare = Box::from_raw(word.cast::<Rare>());
                     rare.reset();
-                    if let Extra::Select(mut select) = std::mem::replace(rare.extra_mut(), Extra::None) {
+                    if !matches!(rare.extra(), Extra::None)
+                        && let Extra::Select(mut select) = std::mem::replace(rare.extra_mut(), Extra::None)
+                    {
                         select.clear();
                         state.keep_select(select);
                     }
