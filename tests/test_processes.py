@@ -1321,7 +1321,8 @@ def test_processes_that_hand_each_other_things_keep_nobody_waiting(run):
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system does not tell how much memory is used")
 @pytest.mark.skipif(sys.maxsize < 2**32, reason="for pointers of eight bytes")
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="coroutines were larger")
-def test_a_parked_process_takes_450_bytes_its_coroutine_included():
+def test_a_parked_process_takes_450_bytes_with_its_coroutine():
+    """(Of which the coroutine is 192, and 208 in 3.14.)"""
     program = """
         import asyncio, gc, os, weft
 
@@ -1352,4 +1353,4 @@ def test_a_parked_process_takes_450_bytes_its_coroutine_included():
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, env=environment, timeout=LIMIT
     )
     assert told.returncode == 0, told.stderr
-    assert float(told.stdout) <= 450
+    assert float(told.stdout) <= (450 if sys.version_info < (3, 14) else 460)
