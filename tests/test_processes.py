@@ -1354,3 +1354,138 @@ def test_a_parked_process_takes_450_bytes_with_its_coroutine():
     )
     assert told.returncode == 0, told.stderr
     assert float(told.stdout) <= (450 if sys.version_info < (3, 14) else 460)
+
+
+def test_a_variable_that_was_set_to_what_it_was_is_reset_in_a_later_step(run):
+    async def main():
+        async def first():
+            token = SETTING.set(True)
+            await asyncio.sleep(0)
+            SETTING.reset(token)
+            assert SETTING.get() is True
+
+        async def second():
+            OTHER.set(1)
+
+        SETTING.set(True)
+        async with weft.Group() as g:
+            for _ in range(3):
+                g.spawn(first)
+                g.spawn(second)
+
+    contextvars.Context().run(run, main)
+
+
+OTHER = contextvars.ContextVar("OTHER")
+
+
+class Synchronous:
+    """A future that calls who waits for it at once, in whatever step it is resolved."""
+
+    _asyncio_future_blocking = False
+
+    def __init__(self):
+        self.callbacks = []
+        self.resolved = False
+
+    def get_loop(self):
+        return asyncio.get_running_loop()
+
+    def add_done_callback(self, function, *, context=None):
+        self.callbacks.append(function)
+
+    def done(self):
+        return self.resolved
+
+    def result(self):
+        return None
+
+    def cancel(self, msg=None):
+        return False
+
+    def resolve(self):
+        self.resolved = True
+        for function in self.callbacks:
+            function(self)
+
+    def __await__(self):
+        self._asyncio_future_blocking = True
+        yield self
+
+
+def test_a_step_in_the_middle_of_another_one_has_its_own_context(run):
+    async def main():
+        seen = []
+
+        async def inner(future):
+            await future
+            context = asyncio.current_task().get_context()
+            SETTING.set("inner")
+            seen.append(context.get(SETTING))
+            await asyncio.sleep(0)
+            seen.append(SETTING.get())
+
+        async def outer(future):
+            SETTING.set("outer")
+            future.resolve()
+            seen.append(SETTING.get())
+
+        future = Synchronous()
+        async with weft.Group() as g:
+            g.spawn(inner, future)
+            g.spawn(outer, future)
+        assert seen == ["inner", "outer", "inner"]
+
+    run(main)
+
+
+def test_what_every_object_has_cannot_be_set(run):
+    async def main():
+        async def child():
+            task = asyncio.current_task()
+            for name in "__dict__", "__class__":
+                with pytest.raises((AttributeError, TypeError)):
+                    setattr(task, name, {})
+            assert vars(task) == {}
+
+        async with weft.Group() as g:
+            g.spawn(child)
+
+    run(main)
+
+
+def test_an_interrupt_in_the_call_that_queues_them_anew_loses_no_process():
+    """A signal handler can raise in the first line of the loop's own `call_soon`."""
+    loop, begun, interrupted = asyncio.new_event_loop(), set(), []
+    call_soon = loop.call_soon
+
+    def interrupted_once(callback, *args, context=None):
+        if type(callback).__name__ == "_Drain" and not interrupted:
+            if callback in begun:  # one that lets the loop have its turns
+                begun.clear()
+                interrupted.append(True)
+                raise KeyboardInterrupt
+            begun.add(callback)
+        return call_soon(callback, *args, context=context)
+
+    async def busy():
+        for _ in range(20):
+            end = monotonic() + 0.0006
+            while monotonic() < end:
+                pass
+            await asyncio.sleep(0)
+
+    async def main():
+        async with weft.Group() as g:
+            for _ in range(8):
+                g.spawn(busy)
+
+    loop.call_soon = interrupted_once
+    try:
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        loop.run_until_complete(asyncio.wait_for(task, LIMIT))
+        assert interrupted
+    finally:
+        loop.close()

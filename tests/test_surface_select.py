@@ -8,7 +8,8 @@ import weakref
 
 import pytest
 import weft
-from worlds import Within, parked, perform, sending, until_parked
+from weft import lowlevel
+from worlds import Within, needs, parked, perform, sending, until_parked
 
 
 class Weak:
@@ -418,3 +419,27 @@ def test_a_tick_is_no_case_of_selecting_but_of_select():
     with pytest.raises(TypeError, match="takes channels and receivers, not Tick"):
         weft.selecting(clock=clock)
     assert weft.select(clock=clock.recv()).wait().case == "clock"
+
+
+BY_HAND = [pytest.param(end, marks=needs("the extension")) for end in ("close", "throw", "iterator")]
+
+
+@pytest.mark.parametrize("end", [*BY_HAND, "undo"])
+def test_a_case_that_is_ended_by_hand_stays_a_case(run, end):
+    async def main():
+        ch = weft.Channel(1)
+        op = ch.recv()
+        select = weft.select(op, ch.recv())
+        if end == "close":
+            op.close()
+        elif end == "throw":
+            with pytest.raises(KeyError):
+                op.throw(KeyError("k"))
+        elif end == "iterator":
+            op.__await__().close()
+        else:
+            lowlevel.undo(op)
+        await ch.send("v")
+        assert (await select).value == "v"
+
+    run(main)

@@ -103,18 +103,21 @@ impl Scratch {
         ffi::put(&self.context, None);
     }
 
-    /// A context with the variables of `shared`, for one step of `user`.
+    /// Whether a task is in it: a step in the middle of another one needs a context of its own.
+    #[inline]
+    pub fn is_used(&self) -> bool {
+        !self.user.get().is_null()
+    }
+
+    /// A context with the variables of `shared`, for one step of `user`. Nobody uses it.
     ///
     /// # Safety
     /// A live context, and [`can_share`].
     #[inline]
     pub unsafe fn borrow(&self, user: *mut PyObject, shared: *mut PyObject) -> Py<Owned> {
+        debug_assert!(!self.is_used());
         // SAFETY: the caller's promise; ours is null or alive.
         unsafe {
-            if !self.user.get().is_null() {
-                // A loop that runs inside of another one.
-                return Owned::from_new(c::PyContext_Copy(shared));
-            }
             if self.context.get().is_null() || !same(self.context.get(), shared) {
                 let copy = Owned::from_new(c::PyContext_Copy(shared))?;
                 ffi::put(&self.context, Some(copy));

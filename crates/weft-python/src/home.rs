@@ -286,8 +286,11 @@ impl HomeObject {
 
     /// Takes over a reference. `false`: the loop is closed, and the reference still the caller's.
     fn queue(&self, ready: Ready) -> bool {
-        // SAFETY: an operation, with the caller's reference.
-        let handed_over = matches!(ready, Ready::Op(op) if unsafe { (*op).is_of_process() }) && self.stepping.get();
+        // Without a GIL there are no processes, and others may be writing there.
+        let handed_over = cfg!(not(Py_GIL_DISABLED))
+            && self.stepping.get()
+            // SAFETY: an operation, with the caller's reference.
+            && matches!(ready, Ready::Op(op) if unsafe { (*op).is_of_process() });
         let first = {
             let mut inner = self.inner();
             let behind = if handed_over { inner.next.replace(ready) } else { Some(ready) };
@@ -378,6 +381,30 @@ impl HomeObject {
                 }
             }
         }
+    }
+
+    /// Has the loop call a drain again that lets it have its turn.
+    ///
+    /// # Safety
+    /// A drain of ours, which the loop is calling.
+    unsafe fn wait_on(&self, drain: *mut PyObject) -> Py<()> {
+        let Some(event_loop) = self.event_loop() else {
+            return Ok(());
+        };
+        // SAFETY: live objects.
+        unsafe {
+            let again = ffi::call_method(State::of(drain).get(Ref::CallSoon), &[event_loop.as_ptr(), drain]);
+            if let Err(Raised) = again {
+                // It was closed, or a signal handler raised in the middle of the call: the queue must not be lost with this drain.
+                let error = ffi::take_error();
+                (*drain.cast::<DrainObject>()).called.store(true, Ordering::Relaxed);
+                if !self.schedule() {
+                    self.abandon();
+                }
+                return Err(error.map_or(Raised, ffi::restore_error));
+            }
+        }
+        Ok(())
     }
 
     /// Has the main thread call the loop, from where there is more room.
@@ -881,11 +908,7 @@ unsafe extern "C" fn drain_call(slf: *mut PyObject, _: *mut PyObject, _: *mut Py
             let drain = &*slf.cast::<DrainObject>();
             if let Some(fewer) = drain.waits.get().checked_sub(1) {
                 drain.waits.set(fewer);
-                // When the loop refuses it was closed, and the drain goes without having been called.
-                if let Some(event_loop) = HomeObject::of(drain.home).event_loop() {
-                    ffi::call_method(State::of(slf).get(Ref::CallSoon), &[event_loop.as_ptr(), slf])?;
-                }
-                return Ok(ffi::none());
+                return HomeObject::of(drain.home).wait_on(slf).map(|()| ffi::none());
             }
             if !drain.called.swap(true, Ordering::Relaxed) {
                 HomeObject::of(drain.home).run()?;

@@ -1062,8 +1062,11 @@ impl OpObject {
         self.result()
     }
 
-    /// Ends without a result.
+    /// Ends without a result. A leaf stays what it is: it ends with its select.
     pub fn give_up(&self) {
+        if self.is_taken() {
+            return;
+        }
         self.phase.store(DONE, Ordering::Relaxed);
         if self.kind == Kind::NextEvent {
             self.selecting().vacate(self);

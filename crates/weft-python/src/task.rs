@@ -573,6 +573,9 @@ impl TaskObject {
     #[inline]
     fn send(&self, state: &State, error: Option<Owned>) -> Py<Sent> {
         let coroutine = self.coroutine.get();
+        if self.is(SHARES) && self.home().scratch.is_used() {
+            self.own_context()?;
+        }
         // SAFETY: live objects, held by the task; the context is entered by nobody else, as it is this task's own, or lent to it alone.
         unsafe {
             let scratch = match self.is(SHARES) {
@@ -603,8 +606,11 @@ impl TaskObject {
     /// A step in a context that was lent for it has ended.
     #[inline]
     fn give_back(&self, scratch: Owned) {
-        // SAFETY: live contexts.
-        let keeps = self.is(SHARES) && unsafe { !context::same(scratch.as_ptr(), self.context.get()) };
+        // SAFETY: live contexts. One that somebody knows besides us and the home (a token, of a variable that was set to what it was already) is
+        // taken for changed.
+        let changed =
+            unsafe { !context::same(scratch.as_ptr(), self.context.get()) || c::Py_REFCNT(scratch.as_ptr()) > 2 };
+        let keeps = self.is(SHARES) && changed;
         self.home().scratch.give_back(self.as_ptr(), &scratch, keeps);
         if keeps {
             self.set(SHARES, false);
@@ -1182,6 +1188,11 @@ unsafe extern "C" fn set_attribute(slf: *mut PyObject, name: *mut PyObject, valu
     ffi::edge(-1, || {
         // SAFETY: see `done`; live objects, and null to delete.
         unsafe {
+            // Those of every object are not the program's own, and a type has some by the same names that its instances do not.
+            let shown = ffi::text(name);
+            if shown.starts_with("__") && shown.ends_with("__") {
+                return ffi::check(c::PyObject_GenericSetAttr(slf, name, value));
+            }
             let of_type = Owned::from_nullable(c::PyObject_GetAttr(c::Py_TYPE(slf).cast(), name));
             match of_type {
                 Some(of_type) if (*c::Py_TYPE(of_type.as_ptr())).tp_descr_set.is_some() => {

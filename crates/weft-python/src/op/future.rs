@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering;
 
-use super::{Asleep, DECIDED, DEFAULT, DONE, Extra, FRESH, Kind, OpObject, PARKED, POSTPONED, Sleeper, Step};
+use super::{Asleep, DECIDED, DEFAULT, DONE, Extra, FRESH, Kind, OpObject, PARKED, POSTPONED, Sleeper, Step, TAKEN};
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
 use crate::state::State;
@@ -189,6 +189,8 @@ impl OpObject {
                 }
                 self.give_up();
             }
+            // A leaf ends with its select.
+            TAKEN => {}
             _ => self.phase.store(DONE, Ordering::Relaxed),
         }
     }

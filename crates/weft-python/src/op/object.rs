@@ -142,12 +142,22 @@ pub(super) unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
             let _keep = root.itself();
             root.end();
         }
-        op.drop_values(op.state());
+        op.drop_values(op.lasting_state());
     }
     0
 }
 
 impl OpObject {
+    /// The state, kept alive by the owner, which goes last, or else by our type.
+    #[inline]
+    fn lasting_state(&self) -> &State {
+        match self.is_on_channel() {
+            true => self.channel().state(),
+            // SAFETY: a live object of ours.
+            false => unsafe { State::of(self.as_ptr()) },
+        }
+    }
+
     /// Drops what may lead back to this operation.
     pub(super) fn drop_values(&self, state: &State) {
         // SAFETY: nobody performs an operation that is being destroyed; the slot is ours.
@@ -166,11 +176,7 @@ pub(super) unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         c::PyObject_GC_UnTrack(slf.cast());
         let op = OpObject::of(slf);
         let owner = op.owner;
-        // It is kept alive by the owner, which goes last, or else by our type.
-        let state = match op.is_on_channel() {
-            true => op.channel().state(),
-            false => State::of(slf),
-        };
+        let state = op.lasting_state();
         match op.phase.load(Ordering::Relaxed) {
             DONE | TAKEN if op.kind != Kind::NextEvent => {}
             phase => finish(op, phase),
