@@ -29,7 +29,7 @@ from benches.run import chosen, find, progress  # noqa: E402
 
 USUAL = (
     "pipe_0,pipe_128,recv_ready,select2_ready,spawn_join,ring,floor_await,floor_step,floor_send,floor_switch",
-    "weft,weft-processes,asyncio,trio,python",
+    "weft,weft-processes,weft-trio,asyncio,trio,python",
 )
 
 # The part of the work that a function's own instructions belong to: the first whose pattern is found in "file:function".

@@ -210,8 +210,8 @@ class Channel(Generic[_T]):
         """One new end of each kind: `tx, rx = ch.split()`."""
 
     def statistics(self) -> Statistics:
-        """The channel's numbers, all taken at one moment. It looks at each party that waits: with a million of them
-        that takes some tens of milliseconds."""
+        """The channel's numbers, all taken at one moment. It looks at each party that waits: the more there are, the
+        longer that takes."""
 
     @property
     def name(self) -> str:
@@ -272,8 +272,8 @@ class Sender(Generic[_T_contra]):
         again changes nothing."""
 
     def statistics(self) -> Statistics:
-        """The channel's numbers, all taken at one moment. It looks at each party that waits: with a million of them
-        that takes some tens of milliseconds."""
+        """The channel's numbers, all taken at one moment. It looks at each party that waits: the more there are, the
+        longer that takes."""
 
     @property
     def name(self) -> str:
@@ -325,8 +325,8 @@ class Receiver(Generic[_T_co]):
         """This end wants no more. When it was the last one, senders get NoReceivers. Closing again changes nothing."""
 
     def statistics(self) -> Statistics:
-        """The channel's numbers, all taken at one moment. It looks at each party that waits: with a million of them
-        that takes some tens of milliseconds."""
+        """The channel's numbers, all taken at one moment. It looks at each party that waits: the more there are, the
+        longer that takes."""
 
     @property
     def name(self) -> str:

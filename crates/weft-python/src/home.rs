@@ -475,7 +475,7 @@ impl HomeObject {
             };
             let Some(next) = next else {
                 drop(current);
-                return self.end_turn();
+                return self.end_turn(false);
             };
             // SAFETY: the queue held a reference, which is now ours.
             let held = unsafe { Owned::from_new(next.as_ptr())? };
@@ -503,14 +503,13 @@ impl HomeObject {
             steps += 1;
             if steps.is_multiple_of(STEPS) && start.elapsed().as_nanos() as u64 > SLICE_NANOSECONDS {
                 drop(current);
-                self.rests.set(true);
-                return self.end_turn();
+                return self.end_turn(true);
             }
         }
     }
 
-    /// Gives the loop its turn; when something is left to step, it calls again.
-    fn end_turn(&self) -> Py<()> {
+    /// Gives the loop its turn; when something is left to step, it calls again: `rests`, after some turns.
+    fn end_turn(&self, rests: bool) -> Py<()> {
         let more = {
             let mut inner = self.inner();
             let Inner { ready, deferred, .. } = &mut *inner;
@@ -518,6 +517,7 @@ impl HomeObject {
             inner.scheduled = inner.next.is_some() || !inner.ready.is_empty();
             inner.scheduled
         };
+        self.rests.set(more && rests);
         if more && !self.schedule() {
             self.abandon();
         }
@@ -554,7 +554,7 @@ impl HomeObject {
                 || c::PyErr_ExceptionMatches(c::PyExc_KeyboardInterrupt) != 0
             {
                 let raised = ffi::take_error();
-                self.end_turn()?;
+                self.end_turn(false)?;
                 if let Some(raised) = raised {
                     ffi::restore_error(raised);
                 }

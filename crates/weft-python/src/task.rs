@@ -583,7 +583,12 @@ impl TaskObject {
                 false => None,
             };
             let context = scratch.as_ref().map_or(self.context.get(), Owned::as_ptr);
-            ffi::enter_context(context)?;
+            if let Err(raised) = ffi::enter_context(context) {
+                if let Some(scratch) = scratch {
+                    self.give_back(scratch);
+                }
+                return Err(raised);
+            }
             let sent = match error {
                 None => {
                     let mut result = ptr::null_mut();
@@ -595,11 +600,11 @@ impl TaskObject {
                 }
                 Some(error) => throw(state, coroutine, &error),
             };
-            ffi::exit_context(context)?;
+            let left = ffi::exit_context(context);
             if let Some(scratch) = scratch {
                 self.give_back(scratch);
             }
-            sent
+            left.and(sent)
         }
     }
 
