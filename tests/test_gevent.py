@@ -10,8 +10,8 @@ ends) is tried in a new one.
 
 import asyncio
 import contextvars
-import functools
 import gc
+import itertools
 import os
 import threading
 import time
@@ -59,23 +59,9 @@ def hub():
 
 
 def parked_in(hub):
-    """How many of its greenlets are parked in weft, counted from the first time that somebody asks."""
+    """How many of its greenlets are parked in weft."""
     home = getattr(hub, "_weft_home", None)
-    if home is None:
-        home = hub._weft_home = weft._gevent._Home(hub.loop)
-    if hub not in _parked:
-        _parked[hub] = 0
-        hold, let_go = home.hold, home.let_go
-
-        def count(change, then):
-            _parked[hub] += change
-            then()
-
-        home.hold, home.let_go = functools.partial(count, 1, hold), functools.partial(count, -1, let_go)
-    return _parked[hub]
-
-
-_parked = weakref.WeakKeyDictionary()
+    return 0 if home is None else home.parked
 
 
 def spawned(fn, *args):
@@ -167,6 +153,111 @@ def test_what_can_be_done_at_once_does_not_switch():
     assert ch.recv().wait() == "v" and weft.always(1).wait() == 1
     assert switched == []
     other.join()
+
+
+def exchanged_once():
+    ch = weft.Channel()
+    rx = receiver(ch)
+    ch.send_nowait("v")
+    return joined(rx)
+
+
+def stepped_clock(monkeypatch, seconds):
+    """Each look at the clock finds it so many seconds on."""
+    start, steps = time.monotonic(), itertools.count(1)
+    monkeypatch.setattr(weft._gevent, "monotonic", lambda: start + next(steps) * seconds)
+
+
+def exchanged(messages, monkeypatch, seconds):
+    """How many turns another greenlet of the hub has while two exchange so many messages."""
+    ch, turns = weft.Channel(), []
+    stepped_clock(monkeypatch, seconds)
+
+    def turn():
+        while not rx.dead:
+            turns.append(True)
+            gevent.sleep(0)
+
+    def send():
+        for n in range(messages):
+            ch.send(n).wait()
+        ch.close()
+
+    rx = gevent.spawn(lambda: list(ch))
+    tx, other = gevent.spawn(send), gevent.spawn(turn)
+    gevent.joinall([rx, tx, other], timeout=LIMIT)
+    assert rx.value == list(range(messages))
+    return len(turns)
+
+
+def test_who_parks_hands_over_to_who_was_met_without_a_turn_of_the_hub(monkeypatch):
+    assert exchanged(500, monkeypatch, seconds=0) < 10
+
+
+def test_l13_two_chatty_greenlets_leave_the_hub_to_others_after_each_slice(monkeypatch):
+    assert exchanged(500, monkeypatch, seconds=0.0005) > 50
+
+
+@pytest.mark.parametrize("what", ["a timer", "a descriptor"])
+def test_l13_two_chatty_greenlets_do_not_keep_the_loop_from_its_watchers(what, pipe, monkeypatch):
+    """gevent makes fifty calls before it looks at its clock; a slice of ours is one."""
+    stepped_clock(monkeypatch, 0.0005)
+    ch, over, sent = weft.Channel(), [], []
+    os.write(pipe[1], b"x")
+
+    def watch():
+        if what == "a timer":
+            gevent.get_hub().wait(gevent.get_hub().loop.timer(0))
+        else:
+            gevent.get_hub().wait(gevent.get_hub().loop.io(pipe[0], 1))
+        over.append(True)
+
+    def send():
+        while not over and len(sent) < 10_000:
+            sent.append(True)
+            ch.send("v").wait()
+        ch.close()
+
+    started = [gevent.spawn(lambda: list(ch)), gevent.spawn(send), gevent.spawn(watch)]
+    gevent.joinall(started, timeout=LIMIT)
+    assert over and len(sent) < 50
+
+
+def test_a_greenlet_that_wants_to_know_is_told_when_it_is_switched_out(monkeypatch):
+    """gevent's rule for whoever switches to the hub; its backdoor goes by it."""
+    stepped_clock(monkeypatch, seconds=0)
+    assert exchanged_once() == "v"  # begins a slice
+    ch, told = weft.Channel(), []
+
+    class Wants(gevent.Greenlet):
+        def switch_out(self):
+            told.append(parked(ch))
+
+    tx = Wants(lambda: [ch.send(n).wait() for n in range(2)])
+    rx = receiver(ch)
+    tx.start()
+    joined(rx)
+    assert told == [(1, 0)]
+    assert ch.recv().wait() == 1
+    joined(tx)
+
+
+def test_an_error_of_a_raw_greenlet_keeps_nobody_else_from_going_on(capfd):
+    """It is raised in the hub, where it switched to the greenlet."""
+    ch = weft.Channel(5)
+
+    def fail():
+        ch.recv().wait()
+        raise Mishap
+
+    gevent.spawn_raw(fail)
+    until_parked(ch, receivers=1)
+    others = [spawned(lambda: ch.recv().wait()) for _ in range(2)]
+    until_parked(ch, receivers=3)
+    for n in range(3):
+        ch.send_nowait(n)
+    assert [joined(other) for other in others] == [1, 2]
+    assert "Mishap" in capfd.readouterr().err
 
 
 def test_a_timeout_takes_nothing():
@@ -985,6 +1076,37 @@ def test_a_thread_whose_hub_was_destroyed_gets_a_new_one():
         return got
 
     assert in_thread(twice) == ["v", "v"]
+
+
+@pytest.mark.parametrize("destroy_loop", [False, True], ids=["its loop left", "its loop too"])
+def test_what_a_greenlet_was_given_goes_back_when_the_next_hub_of_its_thread_has_somebody_parked(destroy_loop):
+    ch = weft.Channel()
+
+    def destroy():
+        gevent.spawn(lambda: ch.recv().wait())
+        gevent.sleep(0)
+        ch.send_nowait("v")
+        gevent.get_hub().destroy(destroy_loop)
+        gevent.get_hub()
+        return ch.recv().wait(LIMIT)
+
+    assert in_thread(destroy) == "v"
+
+
+def test_what_greenlets_were_given_goes_back_at_once_when_one_of_them_destroys_the_hub():
+    ch = weft.Channel(2)
+
+    def destroy():
+        gevent.spawn(lambda: (ch.recv().wait(), gevent.get_hub().destroy()))
+        gevent.spawn(lambda: ch.recv().wait())
+        gevent.sleep(0)
+        ch.send_nowait("first")
+        ch.send_nowait("second")
+        with pytest.raises(gevent.exceptions.LoopExit):
+            gevent.sleep(0)
+        return ch.recv_nowait()
+
+    assert in_thread(destroy) == "second"
 
 
 # --- others at the other end ----------------------------------------------------------------------------------------

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Coroutine
 from contextvars import copy_context
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
@@ -31,6 +33,7 @@ except ModuleNotFoundError as missing:
         raise
     raise ModuleNotFoundError("on='greenlet' needs gevent, which is not installed", name="gevent") from missing
 from gevent._hub_local import get_hub_if_exists  # there is no public way to ask without making one
+from gevent.exceptions import HubDestroyed
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
@@ -56,6 +59,7 @@ T = TypeVar("T")
 
 _current_scope = lowlevel.Scope.current
 _READ, _WRITE = 1, 2  # libev's and libuv's numbers
+_SLICE = 0.001  # seconds
 _FOR_EVER = 1e9  # seconds; more is beyond what every loop can count
 _EXPIRY = getattr(getattr(gevent.Timeout, "_on_expiration", None), "__code__", None)  # where a timeout throws
 
@@ -67,8 +71,7 @@ def add() -> None:
 
 def _identify() -> object:
     """The greenlet that runs here, where there is a hub; True for the thread's own."""
-    hub = get_hub_if_exists()
-    if hub is None:
+    if get_hub_if_exists() is None:
         return None
     current = getcurrent()
     return True if current.parent is None else current
@@ -77,33 +80,43 @@ def _identify() -> object:
 def _wait(op: Op[Any], timeout: float | None) -> Any:
     """What `op.wait(timeout)` does in a greenlet when it cannot be done at once."""
     hub: Any = get_hub_if_exists()
-    me = getcurrent()
+    me: Any = getcurrent()
     if me is hub:
         raise BlockingInLoopError(
             f"{op._describe()} would block gevent's hub: it was called by a callback of the hub's loop"
         )
-    home: _Home | None = getattr(hub, "_weft_home", None)
-    if home is None:
-        home = hub._weft_home = _Home(hub.loop)
-    wait = _Wait(op, hub, me, home.thread)
-    if op._park(wait.wake, wait.is_gone):
+    try:
+        home: _Home = hub._weft_home
+    except AttributeError:
+        home = hub._weft_home = _Home(hub)
+    wait = _Wait(op, me, home)
+    wake = wait.wake  # one object, by which a scope knows it again
+    if op._park(wake, wait.is_gone):
         wait.op = None
         return op._take()
     scope = _current_scope()
-    rouse = wait.rouse  # one object, by which the scope knows it again
-    if scope is not None:
-        scope._enroll(rouse)
     watchers: list[Any] | None = None
-    home.hold()
+    home.parked += 1
+    if home.parked == 1:
+        home.hold()
     try:
+        if scope is not None:
+            scope._enroll(wake)
         if timeout is not None or scope is not None or op._is_outside():
             watchers = []
             _watch(watchers, hub, op, wait, timeout, scope)
+        ready = home.ready
         while True:
             try:
-                hub.switch()
+                if ready and monotonic() < home.until and getattr(me, "switch_out", None) is None:
+                    other = ready.popleft()
+                    if other.op is None:
+                        continue
+                    other.greenlet.switch()
+                else:
+                    hub.switch()
             except BaseException as error:
-                wait.parked = False
+                wait.op = None
                 if op._withdraw():
                     raise
                 hub.loop.run_callback(_throw, me, error, _timeout_behind(error, hub, me))
@@ -120,50 +133,106 @@ def _wait(op: Op[Any], timeout: float | None) -> Any:
         op._undo()  # does nothing to one that has ended
         raise
     finally:
-        wait.parked = False
         wait.op = None  # which leads back to it
         if scope is not None:
-            scope._leave(rouse)
+            scope._leave(wake)
         if watchers is not None:
             for watcher in watchers:
                 watcher.stop()
                 watcher.close()
-        home.let_go()
+        home.parked -= 1
+        if home.parked == 0:
+            home.let_go()
 
 
 class _Home:
-    """How to keep a hub's loop alive while its greenlets are parked: what they wait for may come from another thread,
-    and a loop without anything to watch would end, with LoopExit. One `hold` for each `let_go`.
+    """The parked greenlets of a hub.
 
-    Made in the hub's thread."""
+    Those that are to go on stand in `ready`, and the hub is called once for all of them. One that parks while there are
+    such switches to the first of them itself, which saves the way through the hub and its loop; until `until`, when the
+    slice of the hub's call is over. Then the watcher has the hub called again, after what else the loop has to do.
 
-    __slots__ = ("hold", "let_go", "parked", "thread", "watcher")
+    While there are parked ones the loop has a watcher of ours: what they wait for may come from another thread, and a loop
+    without anything to watch would end, with LoopExit.
 
-    def __init__(self, loop: Any) -> None:
+    Made in the hub's thread. Other threads only add to `ready`, and call `tell`.
+    """
+
+    __slots__ = ("called", "hub", "parked", "ready", "thread", "until", "watcher")
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
         self.thread = _last_words_here().thread
+        self.thread.homes = [home for home in self.thread.homes if not home.is_lost()] + [self]
+        self.parked = 0
+        self.watcher: Any = None  # while there are parked ones
+        self.ready: deque[_Wait] = deque()
+        self.called = False  # the hub is about to look at `ready`, or is at it
+        self.until = 0.0
+
+    def hold(self) -> None:
+        """The first is about to park."""
+        # Made anew each time: that libuv's is stopped, its loop does not see.
+        self.watcher = self.hub.loop.async_()
+        self.watcher.start(self.run)
+
+    def let_go(self) -> None:
+        """The last has gone on."""
+        self.watcher.stop()
+        self.watcher.close()
+        self.watcher = None
+        self.called = False  # the call may have been due to it
+
+    def tell(self, here: bool) -> None:
+        """Have the hub look at `ready`. `here`: this is its thread."""
+        # Who adds to `ready` asks this afterwards, and the hub looks at `ready` once more after it took this back.
+        if not self.called:
+            self.called = True
+            loop = self.hub.loop
+            (loop.run_callback if here else loop.run_callback_threadsafe)(self.run)
+
+    def is_lost(self) -> bool:
+        """Whether the hub was destroyed. No hub tells, so whoever comes by asks, and what its greenlets had been given goes
+        back."""
+        if self.hub.loop is not None:
+            return False
+        self.undo()
+        return True
+
+    def undo(self) -> None:
+        """Nobody in `ready` will go on."""
+        while self.ready:
+            try:
+                op = self.ready.popleft().op
+            except IndexError:  # another thread, which added one, has found out by itself
+                break
+            if op is not None:
+                op._undo()
+
+    def run(self) -> None:
+        """Called by the hub: let those go on that are to."""
+        if self.is_lost():
+            return  # its loop was left to another hub
+        ready = self.ready
+        self.until = monotonic() + _SLICE
         try:
-            loop.ref()
-            loop.unref()
-        except (AttributeError, NotImplementedError):  # libuv has no such count: a watcher does it
-            self.watcher = loop.async_()
-            self.parked = 0
-            self.hold, self.let_go = self._watch, self._unwatch
-        else:
-            self.hold, self.let_go = loop.ref, loop.unref
-
-    def _watch(self) -> None:
-        self.parked += 1
-        if self.parked == 1:
-            self.watcher.start(_nothing)
-
-    def _unwatch(self) -> None:
-        self.parked -= 1
-        if self.parked == 0:
-            self.watcher.stop()
-
-
-def _nothing() -> None:
-    pass
+            while ready:
+                # It may have gone on meanwhile, and wait for something else.
+                wait = ready.popleft()
+                if wait.op is not None:
+                    wait.greenlet.switch()
+                    if monotonic() >= self.until:
+                        break
+        except HubDestroyed:
+            self.undo()
+            raise
+        finally:
+            self.called = False
+            if ready and self.watcher is not None:
+                self.called = True
+                # Not by `run_callback`, or we were called in this very turn: gevent makes fifty calls before it looks at
+                # the clock.
+                self.watcher.send()
 
 
 def _watch(watchers: list[Any], hub: Any, op: Op[Any], wait: _Wait, timeout: float | None, scope: Any) -> None:
@@ -172,7 +241,7 @@ def _watch(watchers: list[Any], hub: Any, op: Op[Any], wait: _Wait, timeout: flo
     ends: list[tuple[float | None, Any]] = [
         (None if due is None else due[0], None if due is None else partial(op._fire, due[1])),
         (timeout, wait.expire),
-        (None if scope is None else scope._left(), wait.rouse),
+        (None if scope is None else scope._left(), wait.wake),
     ]
     for seconds, call in ends:
         if seconds is not None and seconds < _FOR_EVER:
@@ -186,52 +255,40 @@ def _watch(watchers: list[Any], hub: Any, op: Op[Any], wait: _Wait, timeout: flo
 class _Wait:
     """How a parked greenlet is woken, from its own thread or another."""
 
-    __slots__ = ("greenlet", "hub", "op", "parked", "thread", "timed_out")
+    __slots__ = ("greenlet", "home", "op", "timed_out")
 
-    def __init__(self, op: Op[Any], hub: Any, greenlet: Any, thread: _Thread) -> None:
-        self.op: Op[Any] | None = op
-        self.hub = hub
+    def __init__(self, op: Op[Any], greenlet: Any, home: _Home) -> None:
+        self.op: Op[Any] | None = op  # None: it is not parked any more
         self.greenlet = greenlet
-        self.thread = thread
-        self.parked = True
+        self.home = home
         self.timed_out = False
 
     def wake(self) -> bool:
-        """Called when the operation is decided. False: the hub is gone, or the thread it ran in."""
+        """Have the greenlet look again: its operation is decided, or its scope has changed. False: it will never run."""
+        home = self.home
         # First: if the thread ends at this moment, either it finds this, or we find that it has ended.
-        self.thread.woken.add(self)
-        loop = self.hub.loop
-        if get_hub_if_exists() is self.hub:
-            loop.run_callback(self.switch)
+        home.ready.append(self)
+        if get_hub_if_exists() is home.hub:
+            if not home.called:
+                home.tell(here=True)
             return True
-        if self.rouse():
-            return True
-        self.thread.woken.discard(self)
-        return False
-
-    def switch(self) -> None:
-        """Called by the hub. The greenlet may have gone on meanwhile, and wait for something else."""
-        self.thread.woken.discard(self)
-        if self.parked:
-            self.greenlet.switch()
-
-    def rouse(self) -> bool:
-        """Have the greenlet look again."""
-        loop = self.hub.loop
         if self.is_gone():
+            try:
+                home.ready.remove(self)
+            except ValueError:
+                pass  # it found this
             return False
-        call = loop.run_callback if get_hub_if_exists() is self.hub else loop.run_callback_threadsafe
-        call(self.switch)
+        home.tell(here=False)
         return True
 
     def is_gone(self) -> bool:
         """Whether the greenlet will never run again."""
         # PyPy finalizes the last words of a thread when it likes; but of an ended thread, every greenlet is dead.
-        return self.hub.loop is None or self.thread.ended or self.greenlet.dead
+        return self.home.hub.loop is None or self.home.thread.ended or self.greenlet.dead
 
     def expire(self) -> None:
         self.timed_out = True
-        self.rouse()
+        self.wake()
 
 
 def _throw(greenlet: Any, error: BaseException, timeout: gevent.Timeout | None) -> None:
@@ -262,11 +319,11 @@ def _is_open(timeout: gevent.Timeout) -> bool:
 class _Thread:
     """A thread, as the greenlets know it that are parked there."""
 
-    __slots__ = ("ended", "woken")
+    __slots__ = ("ended", "homes")
 
     def __init__(self) -> None:
         self.ended = False
-        self.woken: set[_Wait] = set()  # whose operation was decided, and the hub was told, but has not switched yet
+        self.homes: list[_Home] = []  # of its hub, and of those it had before
 
 
 class _LastWords:
@@ -287,13 +344,8 @@ class _LastWords:
         if sys.is_finalizing() or os.getpid() != self.pid:
             return
         self.thread.ended = True
-        while self.thread.woken:
-            try:
-                wait = self.thread.woken.pop()
-            except KeyError:  # another thread, which woke it, has found out by itself
-                break
-            if wait.op is not None:
-                wait.op._undo()
+        for home in self.thread.homes:
+            home.undo()
         for process in list(self.children):
             process._lose_thread()
 
