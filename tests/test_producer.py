@@ -402,6 +402,115 @@ def test_dropping_the_receiver_stops_the_generator_before_the_block_is_left(arun
     arun(main)
 
 
+@both
+@pytest.mark.parametrize("how", ["close", pytest.param("drop", marks=needs("counted references"))])
+def test_a_generator_at_work_is_cancelled_at_once_when_its_last_receiver_leaves(arun, kind, how, log):
+    async def main():
+        async with of(kind, waiting, waiting_in_thread)(log) as rx:
+            assert await rx.recv() == "first"
+            await log.wait("at work")
+            if how == "close":
+                rx.close()
+            else:
+                del rx
+            await log.wait("cleaned")
+            assert log == ["at work", "cancelled", "cleaned"]
+
+    arun(main)
+
+
+@both
+def test_a_generator_at_work_is_cancelled_when_its_last_receiver_leaves_in_another_thread(arun, kind, log):
+    async def main():
+        async with of(kind, waiting, waiting_in_thread)(log) as rx:
+            assert await rx.recv() == "first"
+            await log.wait("at work")
+            async with weft.Group() as group:
+                group.spawn(rx.close, on="thread")
+            await log.wait("cleaned")
+            assert log == ["at work", "cancelled", "cleaned"]
+
+    arun(main)
+
+
+@both
+def test_a_generator_at_work_of_a_block_in_a_thread_is_cancelled_when_its_last_receiver_leaves(kind, log):
+    with of(kind, waiting, waiting_in_thread)(log) as rx:
+        assert rx.recv().wait() == "first"
+        log.wait("at work").wait(LIMIT)
+        rx.close()
+        log.wait("cleaned").wait(LIMIT)
+        assert log == ["at work", "cancelled", "cleaned"]
+
+
+@both
+def test_a_generator_at_work_goes_on_while_a_clone_of_its_receiver_is_left(arun, kind, log):
+    async def main():
+        async with of(kind, waiting, waiting_in_thread)(log) as rx:
+            clone = rx.clone()
+            assert await rx.recv() == "first"
+            await log.wait("at work")
+            rx.close()
+            await checkpoint()
+            assert log == ["at work"]
+            clone.close()
+            await log.wait("cleaned")
+
+    arun(main)
+
+
+def test_leaving_the_block_does_not_cancel_the_cleanup_that_the_last_receiver_has_brought_on(log):
+    @weft.producer
+    async def slow_to_clean():
+        try:
+            yield "first"
+            log.write("at work")
+            await weft.never()
+        finally:
+            log.write("cleaning")
+            await may_end.wait()
+            log.write("cleaned")
+
+    async def main():
+        async with slow_to_clean() as rx:
+            assert await rx.recv() == "first"
+            await log.wait("at work")
+            rx.close()
+            await log.wait("cleaning")
+            asyncio.get_running_loop().call_soon(may_end.set)
+        assert log == ["at work", "cleaning", "cleaned"]
+
+    may_end = weft.Event()
+    in_asyncio(main)
+
+
+def test_a_thread_that_comes_to_its_yield_although_it_was_cancelled_cleans_up_undisturbed(log):
+    """It was in code that no cancellation reaches. What its cleanup waits for is not cancelled in its stead."""
+    go_on = threading.Event()
+
+    @weft.producer
+    def elsewhere():
+        try:
+            yield "first"
+            log.write("at work")
+            assert go_on.wait(LIMIT)
+            yield "second"
+        except BaseException as error:
+            log.write(type(error))
+            raise
+        finally:
+            weft.sleep(0).wait()
+            log.write("cleaned")
+
+    with elsewhere() as rx:
+        assert rx.recv().wait() == "first"
+        log.wait("at work").wait(LIMIT)
+        rx.close()
+        go_on.set()
+        log.wait("cleaned").wait(LIMIT)
+    assert log == ["at work", GeneratorExit, "cleaned"]
+
+
 def test_a_consumer_that_dies_without_leaving_stops_the_generator(log):
     async def main():
         async def die():

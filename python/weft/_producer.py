@@ -5,13 +5,13 @@ True from entering the block to leaving it:
      the generator opens (cancel scopes, task groups, context variables) is opened and closed in one task, in order.
   2. A yield is a send. What ends the wait of the send is raised at the yield: a cancellation as itself, and that nobody
      receives any more as `GeneratorExit`, which is what closing a generator is.
-  3. The process sets `_at_work` before it asks `_is_over`, and who leaves the block closes the channel before it asks
-     `_at_work`: so a generator that goes to work at that moment is stopped by one side or the other.
+  3. The process sets `_at_work` before it asks `_is_over`, and the channel is closed, or left by its last receiver, before
+     `_interrupt` asks `_at_work`: so a generator that goes to work at that moment is stopped by one side or the other.
   4. An error of the generator is in `_failure` before the channel is closed with it, and is raised at a `recv`, or else
      when the block is left. That it was raised at a `recv` shows in its traceback, which has grown.
 
-Neither the process nor the block holds a receiving end: what the consumer drops is dropped. That the last one has gone
-is learned at the next yield, for a sender has no operation that waits for it without sending.
+Neither the process nor the block holds a receiving end: what the consumer drops is dropped, and the channel tells when
+the last one has gone (`_when_left`).
 
 Sources: PEP 789, for what goes wrong when a generator is stepped by its consumer's task; PEP 525 and PEP 342, for
 `aclose` and `close`.  Laws: docs/design/laws.md, L1, L4, L9, L12.
@@ -25,12 +25,13 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
 from functools import partial, wraps
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from weft._entry import running_loop
 from weft._errors import BlockingInLoopError, Cancelled, Closed
 from weft._group import Group, _function_name
-from weft._weft import Channel, _scheduler_here
+from weft._weft import Channel, Scope, _scheduler_here
 
 if TYPE_CHECKING:
     import asyncio
@@ -83,9 +84,9 @@ def producer(fn: Callable[..., Any] | None = None, /, *, capacity: int = 0) -> A
     **Stopping.** When the block is left, for whatever reason, the generator has ended: its `finally` and `async with`
     have run, in its own task or thread, and were waited for. One that waits at a yield gets `GeneratorExit` there, as
     from `aclose`; one that is at work is cancelled where it waits. (A thread is cancelled in the weft operation it waits
-    for. Code that waits in something else is not interrupted, and the block is left when it yields or ends.) Within the
-    block, closing or dropping the last receiver does the same at the yield the generator waits at, or comes to next.
-    After the block, receivers that are still there get `Poisoned`.
+    for. Code that waits in something else is not interrupted, and the block is left when it yields or ends.) Closing or
+    dropping the last receiver does the same at once, within the block and in whatever thread that happens, without waiting
+    for it. After the block, receivers that are still there get `Poisoned`.
 
     **Errors.** What the generator raises is raised by `recv`, or the iteration, after the values it yielded before. If
     the block is left before anybody received it, it is raised there, so that it is not lost; never twice. What the body
@@ -143,8 +144,10 @@ class Production(Generic[T]):
         self._group = Group(name)  # whose lock guards `_failure` and `_leaving`
         self._process: Process[None] | None = None
         self._at_work = False  # the process is inside the generator's code, not at a yield or in its closing
-        self._cancel: Callable[[], object] | None = None  # of a coroutine: cancels what it waits for; in its thread
+        self._cancel: Callable[[], object] | None = None  # cancels what the generator waits for
         self._interrupted = False  # `_cancel` was called, and that was not taken back
+        self._turn = RLock()  # of a thread: held to interrupt it at work, and to be at work no more
+        self._in_thread = not isinstance(generator, AsyncGenerator)
         self._home: asyncio.AbstractEventLoop | None = None  # of a coroutine in a thread
         self._leaving = False
         self._failure: BaseException | None = None
@@ -237,6 +240,7 @@ class Production(Generic[T]):
     def _start(self) -> Receiver[T]:
         generator, self._generator = self._generator, None
         tx, rx = self._channel.split()
+        self._channel._when_left(self._interrupt)
         name = f"{self._name}-1"
         if isinstance(generator, AsyncGenerator):
             self._process = self._group.spawn(self._feed_async, generator, tx, name=name)
@@ -265,6 +269,7 @@ class Production(Generic[T]):
         return None
 
     def _left(self) -> None:
+        self._channel._when_left(None)  # which leads back to us
         self._channel.poison()
         # An error that was received leads to the consumer's frame, and that to this.
         self._failure = self._traceback = None
@@ -285,24 +290,25 @@ class Production(Generic[T]):
 
     def _interrupt(self) -> None:
         """Cancel the generator at what it waits for, unless it is at a yield: there it is about to learn that the channel
-        is closed, and the cancellation would hit its cleanup."""
-        process = self._process
-        if process is None or not self._at_work:
+        is closed, and the cancellation would hit its cleanup. From whatever thread."""
+        if not self._at_work or self._cancel is None:
             return
-        if self._cancel is None:
-            process.cancel()  # it is a thread
-            return
-        if self._home is None:
-            self._interrupt_at_home()
-            return
-        try:
-            self._home.call_soon_threadsafe(self._interrupt_at_home)
-        except RuntimeError:
-            pass  # the loop closed a moment ago: the generator has ended
+        if self._home is not None:
+            try:
+                self._home.call_soon_threadsafe(self._interrupt_at_work)
+            except RuntimeError:
+                pass  # the loop closed a moment ago: the generator has ended
+        elif self._in_thread:
+            with self._turn:
+                self._interrupt_at_work()
+        else:
+            assert self._group._host is not None
+            self._group._host.call(self._interrupt_at_work)
 
-    def _interrupt_at_home(self) -> None:
-        # Not by the process, which might be at a yield by the time it is cancelled.
-        if self._at_work and self._cancel is not None and not self._group._aborting:
+    def _interrupt_at_work(self) -> None:
+        # Not by the process, which might be at a yield by the time it is cancelled. Once, or the cancellation would hit the
+        # cleanup after the first.
+        if self._at_work and self._cancel is not None and not self._interrupted and not self._group._aborting:
             self._interrupted = True
             self._cancel()
 
@@ -372,6 +378,9 @@ class Production(Generic[T]):
 
     def _feed(self, generator: Generator[T, None, object], tx: Sender[T]) -> None:
         thrown: BaseException | None = None
+        scope = Scope(Scope.current())
+        self._cancel = scope.cancel
+        scope.enter()
         try:
             while True:
                 self._at_work = True
@@ -382,7 +391,11 @@ class Production(Generic[T]):
                 except StopIteration:
                     break
                 finally:
-                    self._at_work = False
+                    with self._turn:
+                        self._at_work = False
+                    if self._interrupted:
+                        self._interrupted = False
+                        scope._take_back()  # as there
                     thrown = None
                 if self._is_over():
                     break
@@ -399,7 +412,8 @@ class Production(Generic[T]):
                 raise
         finally:
             tx.close()
-            thrown = None
+            thrown = self._cancel = None
+            scope.exit()
 
     def _failed(self, error: BaseException, tx: Sender[T]) -> bool:
         """Close the channel with what came out of the generator. True: the process is to fail with it as well."""

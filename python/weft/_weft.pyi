@@ -229,6 +229,9 @@ class Channel(Generic[_T]):
     def _closing(self) -> Op[bool]:
         """An operation that completes with True once the channel is closed, and takes nothing from it."""
 
+    def _when_left(self, call: Callable[[], object] | None, /) -> None:
+        """Have `call()` made, once, when the last receiver has left, by who closed or dropped it. None: not any more."""
+
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __len__(self) -> int: ...
     def __bool__(self) -> Literal[True]: ...
@@ -590,6 +593,9 @@ class Scope:
     def __new__(cls, parent: Scope | None = None) -> Self: ...
     def cancel(self) -> None:
         """Cancel it, and all under it, for good. Callable from any thread."""
+
+    def _take_back(self) -> None:
+        """Undo `cancel`: what is begun from now on is not cancelled."""
 
     @property
     def cancelled(self) -> bool:

@@ -38,6 +38,8 @@ pub struct ChannelObject {
     forks: u32,
     name: Option<Owned>,
     on_undelivered: Option<Owned>,
+    /// What is called when the last receiver has left.
+    on_left: Mutex<Option<Owned>>,
     made: Origin,
     closed: Mutex<Origin>,
 }
@@ -146,6 +148,21 @@ impl ChannelObject {
         }
     }
 
+    /// A receiver has left: if it was the last, whoever asked for it is told, once.
+    pub fn receiver_left(&self) {
+        if self.chan.end().0 != Some(End::NoReceivers) {
+            return;
+        }
+        let callback = self.on_left.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(callback) = callback {
+            let _aside = ffi::Aside::new();
+            // SAFETY: a live object.
+            if unsafe { ffi::call(callback.as_ptr(), &[]) }.is_err() {
+                ffi::unraisable(callback.as_ptr());
+            }
+        }
+    }
+
     /// Closes. `true`: it was open.
     pub fn close(&self, error: *mut PyObject) -> Py<()> {
         self.check_fork()?;
@@ -237,6 +254,7 @@ fn make(kind: *mut c::PyTypeObject, settings: Settings) -> Py<Owned> {
         (&raw mut (*this).forks).write(FORKS.load(Ordering::Relaxed));
         (&raw mut (*this).name).write(settings.name);
         (&raw mut (*this).on_undelivered).write(settings.on_undelivered);
+        (&raw mut (*this).on_left).write(Mutex::new(None));
         (&raw mut (*this).made).write(Origin::here());
         (&raw mut (*this).closed).write(Mutex::new(Origin::UNKNOWN));
         Ok(object)
@@ -420,6 +438,19 @@ unsafe extern "C" fn closing(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObj
         let op = Via::of(slf).op(Kind::Closing, None)?;
         OpObject::of(op.as_ptr()).made_by_user();
         Ok(op)
+    })
+}
+
+/// `_when_left(call)`
+unsafe extern "C" fn when_left(slf: *mut PyObject, call: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: see `send`.
+        let (channel, call) = unsafe { (ChannelObject::of(slf), Owned::from_borrowed(call)) };
+        // SAFETY: None lives for ever.
+        let call = Some(call).filter(|call| call.as_ptr() != unsafe { c::Py_None() });
+        let before = std::mem::replace(&mut *channel.on_left.lock().unwrap_or_else(|e| e.into_inner()), call);
+        drop(before);
+        Ok(ffi::none())
     })
 }
 
@@ -717,6 +748,9 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         };
         see(this.name.as_ref().map_or(ptr::null_mut(), Owned::as_ptr));
         see(this.on_undelivered.as_ref().map_or(ptr::null_mut(), Owned::as_ptr));
+        // Nobody runs Python, or collects, while holding this lock.
+        let on_left = this.on_left.lock().unwrap_or_else(|e| e.into_inner());
+        see(on_left.as_ref().map_or(ptr::null_mut(), Owned::as_ptr));
         if !this.is_inherited() {
             let see = std::cell::RefCell::new(&mut see);
             this.chan.visit(
@@ -746,6 +780,7 @@ unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
         }
         let this: *mut ChannelObject = slf.cast();
         drop((*this).on_undelivered.take());
+        drop((*this).on_left.get_mut().unwrap_or_else(|e| e.into_inner()).take());
     }
     0
 }
@@ -773,6 +808,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         ptr::drop_in_place(&raw mut (*this).name);
         ptr::drop_in_place(&raw mut (*this).state);
         ptr::drop_in_place(&raw mut (*this).on_undelivered);
+        ptr::drop_in_place(&raw mut (*this).on_left);
         (*this).made.forget();
         (*this).closed.get_mut().unwrap_or_else(|e| e.into_inner()).forget();
         ptr::drop_in_place(&raw mut (*this).closed);
@@ -800,6 +836,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
             (c"statistics", NoArguments(statistics)),
             (c"unbounded", ClassFast(unbounded)),
             (c"_closing", NoArguments(closing)),
+            (c"_when_left", OneArgument(when_left)),
             (c"__enter__", NoArguments(enter)),
             (c"__exit__", Fast(exit)),
             (c"__aenter__", NoArguments(aenter)),

@@ -75,6 +75,7 @@ impl EndObject {
                 let (values, wakes) = channel.chan.remove_receiver(reason);
                 wake::all(wakes);
                 channel.undelivered(values);
+                channel.receiver_left();
             }
         }
         Ok(())

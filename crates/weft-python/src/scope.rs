@@ -232,6 +232,16 @@ unsafe extern "C" fn cancel(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObje
     })
 }
 
+/// `_take_back()`: what was begun under it since goes on as if it had not been cancelled.
+unsafe extern "C" fn take_back(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // Release: as in `cancel`.
+        // SAFETY: see `cancel`.
+        unsafe { of(slf) }.scope.cancelled.store(false, Ordering::Release);
+        Ok(ffi::none())
+    })
+}
+
 unsafe extern "C" fn enter(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `cancel`.
@@ -342,6 +352,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
         "Scope",
         &[
             (c"cancel", NoArguments(cancel)),
+            (c"_take_back", NoArguments(take_back)),
             (c"enter", NoArguments(enter)),
             (c"exit", NoArguments(exit)),
             (c"current", ClassNone(get_current)),

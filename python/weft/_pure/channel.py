@@ -168,7 +168,7 @@ class Receiving(Shared):
 
 @final
 class Channel(Sending, Receiving):
-    __slots__ = ("__weakref__", "_chan", "_closed_at", "_forks", "_made_at", "_name", "_on_undelivered")
+    __slots__ = ("__weakref__", "_chan", "_closed_at", "_forks", "_made_at", "_name", "_on_left", "_on_undelivered")
     __module__ = "weft"
 
     def __class_getitem__(cls, item: Any, /) -> GenericAlias:
@@ -203,6 +203,7 @@ class Channel(Sending, Receiving):
         self._forks = arguments.fork_count()
         self._name = name
         self._on_undelivered = on_undelivered
+        self._on_left: Callable[[], object] | None = None
         self._made_at = here()
         self._closed_at: Origin | None = None
 
@@ -293,6 +294,19 @@ class Channel(Sending, Receiving):
     def _closing(self) -> Op:
         return make(ClosingCase(self, None))
 
+    def _when_left(self, call: Callable[[], object] | None, /) -> None:
+        self._on_left = call
+
+    def _receiver_left(self) -> None:
+        """A receiver has left: if it was the last, whoever asked for it is told, once."""
+        if self._chan.end is Outcome.NO_RECEIVERS:
+            call, self._on_left = self._on_left, None
+            if call is not None:
+                try:
+                    call()
+                except Exception as error:
+                    unraisable(error, call)
+
     def __repr__(self) -> str:
         if self._is_inherited():
             return f"<weft.Channel '{self.name}' inherited over a fork>"
@@ -334,6 +348,8 @@ class End(Shared):
         cause = arguments.reason(error)
         if not self._channel._is_inherited():
             self._channel._undelivered(transact(self._leaving, cause, place))
+            if self._side == "receivers":
+                self._channel._receiver_left()
 
     def _leaving(self, tx: Any, cause: Any, place: Origin) -> list[Any]:
         if tx.get(self, "_closed"):

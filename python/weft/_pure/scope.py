@@ -60,6 +60,9 @@ class Scope:
         self._cancelled = True
         self._rouse()
 
+    def _take_back(self) -> None:
+        self._cancelled = False
+
     @property
     def cancelled(self) -> bool:
         for scope in self._chain():
