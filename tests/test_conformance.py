@@ -168,7 +168,8 @@ if gevent is not None:
 
 OPEN = {
     ("Gevent", "what_was_given_to_a_party_that_vanished_goes_back_to_the_front"): (
-        "a greenlet that is suspended is never collected, so its operation is never undone when the hub was destroyed"
+        "a greenlet that is suspended is never collected, and no hub tells that it was destroyed: its operation is undone "
+        "when the next hub of the thread has a greenlet parked, or when the thread ends"
     )
 }
 
