@@ -15,10 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(weft.__file__).parent
 in_a_checkout = pytest.mark.skipif(not (ROOT / "crates").is_dir(), reason="needs the source tree")
 
-# Dependencies point one way: python/weft -> weft-python -> weft-core -> std. A new crate has to be given its line here.
+# Dependencies point one way: python/weft -> weft-python -> weft-wire -> weft-core -> std. A new crate has to be given its line here.
 MAY_DEPEND_ON = {
     "weft-core": set(),
-    "weft-python": {"weft-core", "pyo3-ffi", "libc", "smallvec"},
+    "weft-wire": {"weft-core", "smallvec"},
+    "weft-python": {"weft-core", "weft-wire", "pyo3-ffi", "libc", "smallvec"},
 }
 MAY_BUILD_WITH = {"weft-python": {"pyo3-build-config"}}
 MODEL_CHECKERS = {"cfg(loom)": {"loom"}, "cfg(shuttle)": {"shuttle"}}  # they stand in for std, under their own cfg
