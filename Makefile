@@ -2,9 +2,9 @@
 # It needs Rust, CPython and make. Python packages go into .venv, never anywhere else.
 
 PYTHON ?=        # the interpreter to build for; empty: the newest that scripts/find-python finds
-ARGS ?=          # more arguments for the program that demo, test, bench, plots, stress, storms or compat runs in the end
+ARGS ?=          # more arguments for the program that demo, test, bench, plots, stress, storms, compat or fuzz runs in the end
 JSON ?=          # what `make plots` draws; empty: it measures first
-SECONDS ?= 60    # how long `make stress` runs
+SECONDS ?= 60    # how long `make stress` runs, and each target of `make fuzz`
 LAB ?=           # a command: `$(LAB) run CMD` runs CMD among more interpreters (see CONTRIBUTING.md)
 export LAB
 
@@ -24,7 +24,7 @@ export PYO3_PYTHON := $(CURDIR)/$(venv)/python
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint bench plots wheel matrix stress storms compat loom shuttle miri bench-rust clean FORCE
+.PHONY: help build demo test lint bench plots wheel matrix stress storms compat loom shuttle miri fuzz bench-rust clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -92,8 +92,16 @@ miri: ## run weft-core's tests in miri, which finds undefined behaviour
 		{ echo "miri is missing: rustup toolchain install nightly --component miri,rust-src"; exit 1; }
 	cargo +nightly miri test $(locked) -p weft-core --target-dir target/miri $(ARGS)
 
+fuzz: ## fuzz weft-wire, each target for SECONDS=60; what it finds is left in fuzz/artifacts
+	@cargo +nightly --version >/dev/null 2>&1 || \
+		{ echo "nightly is missing: rustup toolchain install nightly"; exit 1; }
+	@cargo fuzz --version >/dev/null 2>&1 || \
+		{ echo "cargo-fuzz is missing: cargo install cargo-fuzz (and a C++ compiler: apt install g++)"; exit 1; }
+	@set -e; for target in decode round_trip; do echo "== $$target"; \
+		cargo +nightly fuzz run --target-dir target/fuzz $$target -- -max_total_time=$(SECONDS) -timeout=10 $(ARGS); done
+
 clean: ## remove all that was made here
-	rm -rf .venv target dist python/weft/_weft*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv target dist fuzz/Cargo.lock fuzz/artifacts fuzz/corpus python/weft/_weft*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What follows are files. .venv/.python holds the path of the interpreter .venv was made from; the others are empty

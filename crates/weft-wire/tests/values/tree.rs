@@ -181,7 +181,7 @@ impl Tree {
 
     /// Makes its references such as a writer would write: attachments are numbered in order, and only what was remembered before is
     /// named.
-    fn settled(mut self) -> Self {
+    pub fn settled(mut self) -> Self {
         self.settle(&mut 0, &mut 0);
         self
     }
