@@ -449,6 +449,19 @@ impl<T> Chan<T> {
         (answer, wakes)
     }
 
+    /// Puts values at the end of the buffer without asking for room, and counts them as sent: what was buffered elsewhere, into
+    /// a channel that has just taken that one's place. `Err`: it has ended, or somebody waits here.
+    pub fn preload(&self, mut values: VecDeque<T>) -> Result<(), VecDeque<T>> {
+        self.with(|state| {
+            if state.end.is_some() || !state.recvq.is_empty() || !state.sendq.is_empty() {
+                return Err(values);
+            }
+            state.sent += values.len() as u64;
+            state.buffer.append(&mut values);
+            Ok(())
+        })
+    }
+
     /// Uncounts a value that passed to a receiver which turned out to be gone, and went back to its sender.
     pub fn uncount(&self) {
         self.with(|state| {

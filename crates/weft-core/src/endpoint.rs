@@ -156,6 +156,13 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
+/// A channel of the raw layer, with the operations of this one.
+impl<T> From<Arc<Chan<T>>> for Channel<T> {
+    fn from(chan: Arc<Chan<T>>) -> Self {
+        Self { chan }
+    }
+}
+
 impl<T> Clone for Channel<T> {
     fn clone(&self) -> Self {
         Self { chan: Arc::clone(&self.chan) }

@@ -9,11 +9,13 @@ mod common;
 use std::collections::VecDeque;
 use std::error::Error;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use common::*;
+use weft_core::chan::Chan;
 use weft_core::*;
 
 #[derive(Debug, PartialEq)]
@@ -523,4 +525,21 @@ fn an_operation_is_performed_once() {
     let mut send = pin!(tx.send(1));
     assert!(poll(send.as_mut()).is_ready());
     let _ = poll(send.as_mut());
+}
+
+#[test]
+fn l2_what_is_preloaded_comes_first_and_past_the_capacity() {
+    let chan = Arc::new(Chan::new(Some(1), Overflow::Block));
+    assert_eq!(chan.preload([1, 2].into()), Ok(()));
+    assert_eq!(chan.preload([3].into()), Ok(()));
+    let channel = Channel::from(chan.clone());
+    assert_eq!(channel.send(4).try_now(), Err(SendError::WouldBlock(4)));
+    assert_eq!([1, 2, 3].map(|_| channel.recv().try_now()), [Ok(1), Ok(2), Ok(3)]);
+    assert_eq!((channel.statistics().sent, channel.statistics().received), (3, 3));
+    // Where somebody waits, or nothing is to come, there is nothing to preload.
+    let mut recv = pin!(channel.recv());
+    assert!(poll(recv.as_mut()).is_pending());
+    assert_eq!(chan.preload([5].into()), Err([5].into()));
+    chan.close(None).1.wake();
+    assert_eq!(chan.preload([6].into()), Err([6].into()));
 }
