@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(weft.__file__).parent
 in_a_checkout = pytest.mark.skipif(not (ROOT / "crates").is_dir(), reason="needs the source tree")
 
-# Dependencies point one way: python/weft -> weft-python -> weft-wire -> weft-core -> std. A new crate has to be given its line here.
+# Dependencies point one way: python/weft -> weft-python -> weft-link, weft-wire -> weft-core -> std. A new crate has to be given its line here.
 MAY_DEPEND_ON = {
     "weft-core": set(),
     "weft-wire": {"weft-core", "smallvec"},
-    "weft-python": {"weft-core", "weft-wire", "pyo3-ffi", "libc", "smallvec"},
+    "weft-link": {"weft-core", "rustix"},
+    "weft-python": {"weft-core", "weft-link", "weft-wire", "pyo3-ffi", "libc", "smallvec"},
 }
 MAY_BUILD_WITH = {"weft-python": {"pyo3-build-config"}}
 MODEL_CHECKERS = {"cfg(loom)": {"loom"}, "cfg(shuttle)": {"shuttle"}}  # they stand in for std, under their own cfg
@@ -54,6 +55,12 @@ def test_one_door_to_threads_and_atomics():
     # `std::sync::...`, `use std::{sync::..., ...}`, and the model checkers'.
     pattern = r"\b(std|core|alloc)::(\{[^;]*?\b)?(sync|thread)\b|\b(loom|shuttle)::"
     assert naming(pattern, ROOT / "crates/weft-core/src") - {"primitives.rs"} == set()
+
+
+@in_a_checkout
+def test_one_door_to_sockets_and_descriptors():
+    pattern = r"\brustix\b|\bstd::os\b|\blibc\b"
+    assert naming(pattern, ROOT / "crates/weft-link/src") == {"os/unix.rs"}
 
 
 # What a file about somebody else's library may import: it is loaded only where a program has loaded that.

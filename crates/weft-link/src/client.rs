@@ -1,0 +1,365 @@
+//! A child's side: requests go out, and a thread reads the answers.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use weft_core::Statistics;
+use weft_core::chan::End as Ended;
+
+use crate::end::{About, ChannelId, End, Place, Side};
+use crate::frame::{Broken, Ends, Question, Reply, Request, Said};
+use crate::inbox::Inbox;
+use crate::memory::Wire;
+use crate::operation::{Answer, Completion, Gone, Operation, RemoteCause, SubmitError};
+use crate::os::Socket;
+use crate::outbox::Outbox;
+
+/// The link of this process to the root. Clones are the same link.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    outbox: Arc<Outbox>,
+    book: Mutex<Book>,
+    last_request: AtomicU64,
+    last_channel: AtomicU64,
+}
+
+#[derive(Default)]
+struct Book {
+    gone: bool,
+    operations: HashMap<u64, Pending>,
+    calls: HashMap<u64, SyncSender<Said>>,
+    /// Who waits for the end of the link: told by being dropped.
+    leaving: Vec<SyncSender<()>>,
+}
+
+/// An operation that has not been heard of.
+struct Pending {
+    token: usize,
+    completion: Arc<dyn Completion>,
+    /// Who waits to hear whether it was withdrawn.
+    withdrawing: Vec<SyncSender<bool>>,
+}
+
+impl Client {
+    /// Takes up the link, with a thread that reads it, and waits for what the root has to say first: the `start` of
+    /// [`Hub::add_peer`](crate::Hub::add_peer).
+    ///
+    /// # Errors
+    /// The root is gone, or the system has no thread for it.
+    pub fn connect(socket: Socket) -> io::Result<(Self, Wire)> {
+        let inner = Arc::new(Inner {
+            outbox: Outbox::new(socket),
+            book: Mutex::default(),
+            // Numbers of channels that are made here are odd.
+            last_channel: AtomicU64::new(1),
+            last_request: AtomicU64::new(0),
+        });
+        let (start, started) = sync_channel(1);
+        let reader = inner.clone();
+        thread::Builder::new().name("weft-link".into()).spawn(move || reader.serve(start))?;
+        let start = started.recv().map_err(|_| io::Error::new(io::ErrorKind::UnexpectedEof, Gone))?;
+        Ok((Self { inner }, start))
+    }
+
+    /// Begins an operation. `completion` is told the outcome, with `token`, possibly before this returns. The number is for
+    /// [`withdraw`](Self::withdraw).
+    ///
+    /// It never waits for the root: what the socket does not take is written later.
+    ///
+    /// # Errors
+    /// Nothing was begun, and `completion` is not called. The values are gone.
+    pub fn submit(
+        &self,
+        operation: Operation,
+        token: usize,
+        completion: &Arc<dyn Completion>,
+    ) -> Result<u64, SubmitError> {
+        let id = self.inner.number();
+        let frame = Request::Operation { id, operation }.write(&self.inner);
+        if let Some(size) = frame.too_large() {
+            return Err(SubmitError::TooLarge { size });
+        }
+        {
+            let mut book = self.inner.book();
+            if book.gone {
+                return Err(SubmitError::Gone);
+            }
+            let pending = Pending { token, completion: completion.clone(), withdrawing: Vec::new() };
+            book.operations.insert(id, pending);
+        }
+        self.inner.outbox.push([frame]);
+        Ok(id)
+    }
+
+    /// Takes an operation back, waiting until the root has answered. `true`: nothing happened, nothing will, and its completion
+    /// is never called. `false`: it was decided, or the root is gone, and its completion was called or is being called.
+    ///
+    /// Not to be called by a completion: the thread that would hear the answer is busy with it.
+    pub fn withdraw(&self, id: u64) -> bool {
+        let (tell, answer) = sync_channel(1);
+        {
+            let mut book = self.inner.book();
+            let Some(pending) = book.operations.get_mut(&id) else {
+                return false;
+            };
+            pending.withdrawing.push(tell);
+        }
+        self.inner.send(Request::Withdraw { id });
+        answer.recv().unwrap_or(false)
+    }
+
+    /// Makes a channel in the root. The end is [`Side::Both`]; counted ones are made from it with [`End::open`].
+    pub fn create(&self, about: About) -> End {
+        // Relaxed: it only has to be another one each time.
+        let channel = self.inner.last_channel.fetch_add(2, Ordering::Relaxed);
+        self.inner.send(Request::Create { channel, about: about.clone() });
+        End::new(Side::Both, Arc::new(about), channel, self.inner.clone(), true)
+    }
+
+    /// Puts values into the buffer of a channel that was just created here, without asking for room: what was in the local channel
+    /// that it takes the place of. Nobody else may know the channel yet.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit).
+    pub fn fill(&self, channel: ChannelId, values: Vec<Wire>) -> Result<(), SubmitError> {
+        let frame = Request::Fill { channel, values }.write(&self.inner);
+        if let Some(size) = frame.too_large() {
+            return Err(SubmitError::TooLarge { size });
+        }
+        if self.inner.book().gone {
+            return Err(SubmitError::Gone);
+        }
+        self.inner.outbox.push([frame]);
+        Ok(())
+    }
+
+    /// Closes a channel: what is in it is still delivered. `false`: it had ended before.
+    ///
+    /// This and the calls below wait until the root has answered, which it does at once; a completion must not make them.
+    ///
+    /// # Errors
+    /// The root is gone; here and below.
+    pub fn close(&self, channel: ChannelId, cause: Option<RemoteCause>) -> Result<bool, Gone> {
+        match self.inner.call(channel, Question::Close(cause))? {
+            Said::First(first) => Ok(first),
+            _ => Err(Gone),
+        }
+    }
+
+    /// Poisons a channel: nothing more is delivered, and what was in it goes to the root's
+    /// [`Host::undelivered`](crate::Host::undelivered). `false`: it was poisoned before.
+    pub fn poison(&self, channel: ChannelId, cause: Option<RemoteCause>) -> Result<bool, Gone> {
+        match self.inner.call(channel, Question::Poison(cause))? {
+            Said::First(first) => Ok(first),
+            _ => Err(Gone),
+        }
+    }
+
+    /// Counts and totals, all of one moment.
+    pub fn statistics(&self, channel: ChannelId) -> Result<Statistics, Gone> {
+        match self.inner.call(channel, Question::Statistics)? {
+            Said::Statistics(statistics) => Ok(statistics),
+            _ => Err(Gone),
+        }
+    }
+
+    /// How many values are buffered.
+    pub fn len(&self, channel: ChannelId) -> Result<usize, Gone> {
+        match self.inner.call(channel, Question::Length)? {
+            Said::Length(length) => Ok(length),
+            _ => Err(Gone),
+        }
+    }
+
+    /// How a channel ended, if it has, and why.
+    pub fn ended(&self, channel: ChannelId) -> Result<(Option<Ended>, Option<RemoteCause>), Gone> {
+        match self.inner.call(channel, Question::End)? {
+            Said::End(end, cause) => Ok((end, cause)),
+            _ => Err(Gone),
+        }
+    }
+
+    /// Leaves in order: all that was sent before is done, the ends this process still holds are closed without a cause, and operations that
+    /// wait are withdrawn and told `Gone`. It waits until the root has done so.
+    pub fn leave(&self) {
+        let (tell, left) = sync_channel(1);
+        {
+            let mut book = self.inner.book();
+            if book.gone {
+                return;
+            }
+            book.leaving.push(tell);
+        }
+        self.inner.send(Request::Leave);
+        // The end of the link drops the other half.
+        let _ = left.recv();
+    }
+
+    /// Whether the root is gone.
+    pub fn is_gone(&self) -> bool {
+        self.inner.book().gone
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({} operations)", self.inner.book().operations.len())
+    }
+}
+
+impl Inner {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // No foreign code runs under it, so a panic leaves it as it should be.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn number(&self) -> u64 {
+        // Relaxed: it only has to be another one each time.
+        self.last_request.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn send(self: &Arc<Self>, request: Request) {
+        self.outbox.push([request.write(self)]);
+    }
+
+    fn call(self: &Arc<Self>, channel: ChannelId, question: Question) -> Result<Said, Gone> {
+        let id = self.number();
+        let (tell, said) = sync_channel(1);
+        {
+            let mut book = self.book();
+            if book.gone {
+                return Err(Gone);
+            }
+            book.calls.insert(id, tell);
+        }
+        self.send(Request::Call { id, channel, question });
+        said.recv().map_err(|_| Gone)
+    }
+
+    /// The reader thread.
+    fn serve(self: Arc<Self>, start: SyncSender<Wire>) {
+        // However it ends: nobody is left waiting for the root.
+        let burial = Burial(&self);
+        let mut inbox = Inbox::new();
+        let mut start = Some(start);
+        while let Ok(true) = inbox.fill(self.outbox.socket()) {
+            if self.take_turn(&mut inbox, &mut start).is_err() {
+                break;
+            }
+        }
+        drop(burial);
+    }
+
+    fn take_turn(self: &Arc<Self>, inbox: &mut Inbox, start: &mut Option<SyncSender<Wire>>) -> Result<(), Broken> {
+        while let Some(body) = inbox.next()? {
+            match Reply::read(body, self)? {
+                Reply::Start(wire) => {
+                    let start = start.take().ok_or(Broken("a second start"))?;
+                    // Whoever connected waits for it, or has been unwound.
+                    let _ = start.send(wire);
+                }
+                Reply::Decided { id, decided } => self.complete(id, Answer::Decided(decided)),
+                Reply::WouldBlock { id } => self.complete(id, Answer::WouldBlock),
+                Reply::Withdrawn { id } => {
+                    let pending = self.book().operations.remove(&id);
+                    for tell in pending.into_iter().flat_map(|pending| pending.withdrawing) {
+                        let _ = tell.send(true);
+                    }
+                }
+                Reply::Said { id, said } => {
+                    let tell = self.book().calls.remove(&id);
+                    let _ = tell.map(|tell| tell.send(said));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&self, id: u64, answer: Answer) {
+        let pending = self.book().operations.remove(&id);
+        if let Some(pending) = pending {
+            pending.complete(answer);
+        }
+    }
+}
+
+impl Pending {
+    fn complete(self, answer: Answer) {
+        self.completion.complete(self.token, answer);
+        for tell in self.withdrawing {
+            let _ = tell.send(false);
+        }
+    }
+}
+
+struct Burial<'a>(&'a Arc<Inner>);
+
+impl Drop for Burial<'_> {
+    fn drop(&mut self) {
+        self.0.outbox.kill();
+        let book = {
+            let mut book = self.0.book();
+            std::mem::replace(&mut *book, Book { gone: true, ..Book::default() })
+        };
+        for pending in book.operations.into_values() {
+            pending.complete(Answer::Gone);
+        }
+        // Dropping the rest tells those who wait.
+    }
+}
+
+impl Place for Inner {
+    fn open(&self, channel: ChannelId, side: Side) -> bool {
+        self.tell(Request::Open { channel, side });
+        // The root knows whether it counts; a reference it is in any case.
+        true
+    }
+
+    fn close(&self, channel: ChannelId, side: Side, cause: Option<RemoteCause>) {
+        self.tell(Request::Close { channel, side, cause });
+    }
+
+    fn chan(&self) -> Option<&dyn Any> {
+        None
+    }
+}
+
+/// What is written has no ends in it.
+struct NoEnds;
+
+impl Ends for NoEnds {
+    fn export(&self, end: End) -> (ChannelId, Side, Arc<About>) {
+        unreachable!("{end:?} in a request without values")
+    }
+    fn import(&self, _: ChannelId, _: Side, _: About) -> Option<End> {
+        None
+    }
+}
+
+impl Inner {
+    fn tell(&self, request: Request) {
+        self.outbox.push([request.write(&NoEnds)]);
+    }
+}
+
+impl Ends for Arc<Inner> {
+    fn export(&self, end: End) -> (ChannelId, Side, Arc<About>) {
+        let parts = (end.channel(), end.side(), end.about().clone());
+        end.forget();
+        parts
+    }
+
+    fn import(&self, channel: ChannelId, side: Side, about: About) -> Option<End> {
+        Some(End::new(side, Arc::new(about), channel, self.clone(), true))
+    }
+}

@@ -1,0 +1,533 @@
+//! The root's side: the channels, and for each peer what it holds and waits for.
+//!
+//! A thread per peer reads its requests and performs them. One turn is what one read has brought: the answers that are known at the end of
+//! it go out in one write, and then those are woken who were met. Operations that have to wait become parties (party.rs), and
+//! whoever meets one sends the answer.
+//!
+//! True of each peer's book whenever it is unlocked:
+//!   1. What the peer holds is counted here, and on the channels: one reference for each end that it has not closed or sent on.
+//!   2. A party is listed from before it is parked until it was withdrawn, or its answer is on the way.
+//!   3. After its death it holds nothing and has no party, and nothing is entered any more.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use weft_core::chan::{Chan, End as Ended, Outcome, Wakes};
+use weft_core::error::Cause;
+
+use crate::end::{About, ChannelId, End, Place, Side};
+use crate::frame::{Broken, Ends, Frame, Question, Reply, Request, Said};
+use crate::inbox::Inbox;
+use crate::memory::{Parcel, Wire};
+use crate::operation::{Decided, Operation, RemoteCause};
+use crate::os::Socket;
+use crate::outbox::Outbox;
+use crate::party::{Party, Work};
+
+/// What the embedding program does for the hub. Each is called without a lock, by whichever thread came upon it, and must not wait.
+pub trait Host<V>: Send + Sync + 'static {
+    /// The cause of a channel's end, given in this process, as bytes for another. One that came as a [`RemoteCause`] is
+    /// passed on as it is.
+    fn cause_bytes(&self, cause: &Cause) -> Vec<u8>;
+    /// Values of a shared channel that were dropped by its overflow policy, by poison, or because the last receiver left, when that was
+    /// another process's doing.
+    fn undelivered(&self, chan: &Arc<Chan<V>>, values: Vec<V>);
+    /// The cause with which the ends of a peer are closed that did not leave in order.
+    fn cause_of_death(&self, peer: PeerId, departure: &Departure) -> Option<Cause>;
+    /// The peer is gone. What it waited for is withdrawn, and what it held is closed.
+    fn gone(&self, peer: PeerId, departure: Departure);
+}
+
+/// Which peer, counted from 1 in the order in which they were added.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct PeerId(pub u64);
+
+/// How a peer went.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Departure {
+    /// It said so: its ends were closed without a cause.
+    Left,
+    /// Its end of the socket was closed, as the system does when a process ends, or [`Hub::disconnect`] was called.
+    Died,
+    /// The link had to be given up, and this is why: the system's error, or what the peer sent that makes no sense.
+    Failed(String),
+}
+
+/// The root's side of all links. Clones are the same hub; with the last one all links end.
+pub struct Hub<V: Parcel> {
+    inner: Arc<Inner<V>>,
+}
+
+struct Inner<V: Parcel> {
+    host: Arc<dyn Host<V>>,
+    peers: Mutex<HashMap<PeerId, Arc<Peer<V>>>>,
+    last: AtomicU64,
+}
+
+impl<V: Parcel> Hub<V> {
+    /// A hub without peers. It starts no thread until there is one.
+    pub fn new(host: Arc<dyn Host<V>>) -> Self {
+        Self { inner: Arc::new(Inner { host, peers: Mutex::default(), last: AtomicU64::new(0) }) }
+    }
+
+    /// Serves a peer at the other end of the socket, with a thread that ends when the peer is gone. `start` is what the peer's
+    /// [`Client::connect`](crate::Client::connect) returns: what it is to do, and the first ends it holds.
+    ///
+    /// # Errors
+    /// The system has no thread for it. Then `start` is dropped.
+    pub fn add_peer(&self, socket: Socket, start: Wire) -> io::Result<PeerId> {
+        // Relaxed: it only has to be another one each time.
+        let id = PeerId(self.inner.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let outbox = Outbox::new(socket);
+        let host = self.inner.host.clone();
+        let peer = Arc::new(Peer { id, outbox, host, book: Mutex::default() });
+        lock(&self.inner.peers).insert(id, peer.clone());
+        let (reader, inner) = (peer.clone(), Arc::downgrade(&self.inner));
+        let spawned = thread::Builder::new().name(format!("weft-link-{}", id.0)).spawn(move || {
+            reader.serve();
+            if let Some(inner) = inner.upgrade() {
+                drop(lock(&inner.peers).remove(&id));
+            }
+        });
+        if let Err(error) = spawned {
+            drop(lock(&self.inner.peers).remove(&id));
+            return Err(error);
+        }
+        peer.reply(Reply::Start(start));
+        Ok(id)
+    }
+
+    /// Gives up the link to a peer, which is as if the peer had died. `false`: there is no such peer any more.
+    pub fn disconnect(&self, peer: PeerId) -> bool {
+        let peer = lock(&self.inner.peers).get(&peer).cloned();
+        peer.inspect(|peer| peer.outbox.kill()).is_some()
+    }
+
+    /// An end of a channel of this process, [`Side::Both`], from which counted ones are made with [`End::open`].
+    pub fn end(&self, chan: &Arc<Chan<V>>, about: Arc<About>) -> End {
+        rooted(chan.clone(), self.inner.host.clone(), about, Side::Both, false)
+    }
+}
+
+impl<V: Parcel> Clone for Hub<V> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<V: Parcel> Drop for Inner<V> {
+    fn drop(&mut self) {
+        for peer in lock(&self.peers).values() {
+            peer.outbox.kill();
+        }
+    }
+}
+
+impl<V: Parcel> fmt::Debug for Hub<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hub({} peers)", lock(&self.inner.peers).len())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No foreign code runs under these locks, so a panic leaves what they guard as it should be.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A channel of this process as the place of an end.
+struct Rooted<V: Parcel> {
+    chan: Arc<Chan<V>>,
+    host: Arc<dyn Host<V>>,
+}
+
+fn rooted<V: Parcel>(chan: Arc<Chan<V>>, host: Arc<dyn Host<V>>, about: Arc<About>, side: Side, counted: bool) -> End {
+    End::new(side, about, 0, Arc::new(Rooted { chan, host }), counted)
+}
+
+impl<V: Parcel> Place for Rooted<V> {
+    fn open(&self, _: ChannelId, side: Side) -> bool {
+        open(&self.chan, side)
+    }
+
+    fn close(&self, _: ChannelId, side: Side, cause: Option<RemoteCause>) {
+        close(&self.chan, side, cause.map(|cause| Arc::new(cause) as Cause), &*self.host);
+    }
+
+    fn chan(&self) -> Option<&dyn Any> {
+        Some(&self.chan)
+    }
+}
+
+/// Counts one more end, if there is something to count.
+fn open<V>(chan: &Chan<V>, side: Side) -> bool {
+    match side {
+        Side::Sender => chan.add_sender(),
+        Side::Receiver => chan.add_receiver(),
+        Side::Both => false,
+    }
+}
+
+/// Uncounts an end.
+fn close<V: 'static>(chan: &Arc<Chan<V>>, side: Side, cause: Option<Cause>, host: &dyn Host<V>) {
+    match side {
+        Side::Sender => chan.remove_sender(cause).wake(),
+        Side::Receiver => {
+            let (values, wakes) = chan.remove_receiver(cause);
+            wakes.wake();
+            undelivered(host, chan, values.into());
+        }
+        Side::Both => {}
+    }
+}
+
+pub(crate) fn undelivered<V: 'static>(host: &dyn Host<V>, chan: &Arc<Chan<V>>, values: Vec<V>) {
+    if !values.is_empty() {
+        host.undelivered(chan, values);
+    }
+}
+
+/// One peer, as the hub knows it.
+pub(crate) struct Peer<V: Parcel> {
+    id: PeerId,
+    outbox: Arc<Outbox>,
+    pub(crate) host: Arc<dyn Host<V>>,
+    book: Mutex<Book<V>>,
+}
+
+struct Book<V: Parcel> {
+    dead: bool,
+    parties: HashMap<u64, Arc<Party<V>>>,
+    held: HashMap<ChannelId, Held<V>>,
+    /// By the address of the channel, which `held` keeps.
+    numbers: HashMap<usize, ChannelId>,
+    last: ChannelId,
+}
+
+/// A channel that the peer has ends of.
+struct Held<V> {
+    chan: Arc<Chan<V>>,
+    about: Arc<About>,
+    senders: usize,
+    receivers: usize,
+    /// Uncounted ones: those of both sides, and those that were opened when there was nothing left to count.
+    others: usize,
+}
+
+impl<V: Parcel> Default for Book<V> {
+    fn default() -> Self {
+        Self {
+            dead: false,
+            parties: HashMap::new(),
+            held: HashMap::new(),
+            numbers: HashMap::new(),
+            // The root's numbers are even, the child's own odd.
+            last: 0,
+        }
+    }
+}
+
+impl<V: Parcel> Book<V> {
+    /// Takes a reference out. Whether it was counted; `None`: the peer holds no such end.
+    fn take(&mut self, channel: ChannelId, side: Side) -> Option<(Arc<Chan<V>>, Arc<About>, bool)> {
+        let Entry::Occupied(mut entry) = self.held.entry(channel) else {
+            return None;
+        };
+        let held = entry.get_mut();
+        let (references, counted) = match side {
+            Side::Sender if held.senders > 0 => (&mut held.senders, true),
+            Side::Receiver if held.receivers > 0 => (&mut held.receivers, true),
+            _ => (&mut held.others, false),
+        };
+        *references = references.checked_sub(1)?;
+        let (chan, about) = (held.chan.clone(), held.about.clone());
+        if held.senders + held.receivers + held.others == 0 {
+            self.numbers.remove(&address(&chan));
+            entry.remove();
+        }
+        Some((chan, about, counted))
+    }
+
+    fn put(&mut self, channel: ChannelId, side: Side, counted: bool) {
+        let held = self.held.get_mut(&channel).expect("just found or entered");
+        *match side {
+            Side::Sender if counted => &mut held.senders,
+            Side::Receiver if counted => &mut held.receivers,
+            _ => &mut held.others,
+        } += 1;
+    }
+
+    fn enter(&mut self, channel: ChannelId, chan: Arc<Chan<V>>, about: Arc<About>) {
+        self.numbers.insert(address(&chan), channel);
+        self.held.insert(channel, Held { chan, about, senders: 0, receivers: 0, others: 0 });
+    }
+}
+
+fn address<V>(chan: &Arc<Chan<V>>) -> usize {
+    Arc::as_ptr(chan).addr()
+}
+
+/// What one read has brought about, and is still to be told.
+#[derive(Default)]
+pub(crate) struct Turn {
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) wakes: Vec<Wakes>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Something panicked in the middle of it: those who were met are woken all the same.
+        self.wakes.drain(..).for_each(Wakes::wake);
+    }
+}
+
+impl<V: Parcel> Peer<V> {
+    /// The reader thread.
+    fn serve(self: &Arc<Self>) {
+        // However it ends, by a panic of the host's too: nobody is left waiting for this peer.
+        let mut burial = Burial { peer: self, departure: Departure::Failed("a thread of the link panicked".into()) };
+        burial.departure = self.read();
+    }
+
+    fn read(self: &Arc<Self>) -> Departure {
+        let mut inbox = Inbox::new();
+        let mut turn = Turn::default();
+        loop {
+            match inbox.fill(self.outbox.socket()) {
+                Ok(true) => {}
+                // Killed with something unread, it is a reset.
+                Err(error) if error.kind() != io::ErrorKind::ConnectionReset => {
+                    return Departure::Failed(error.to_string());
+                }
+                Ok(false) | Err(_) => return Departure::Died,
+            }
+            let end = self.take_turn(&mut inbox, &mut turn);
+            self.outbox.push(turn.frames.drain(..));
+            turn.wakes.drain(..).for_each(Wakes::wake);
+            match end {
+                Ok(false) => {}
+                Ok(true) => return Departure::Left,
+                Err(Broken(why)) => return Departure::Failed(format!("the peer sent {why}")),
+            }
+        }
+    }
+
+    /// Performs what has been read; `true`: the peer leaves.
+    fn take_turn(self: &Arc<Self>, inbox: &mut Inbox, turn: &mut Turn) -> Result<bool, Broken> {
+        while let Some(body) = inbox.next()? {
+            match Request::read(body, &**self)? {
+                Request::Leave => return Ok(true),
+                request => self.perform(request, turn)?,
+            }
+        }
+        Ok(false)
+    }
+
+    fn perform(self: &Arc<Self>, request: Request, turn: &mut Turn) -> Result<(), Broken> {
+        match request {
+            Request::Operation { id, operation } => self.begin(id, operation, turn)?,
+            Request::Withdraw { id } => {
+                let party = lock(&self.book).parties.get(&id).cloned();
+                // Else it was decided, and the answer is on its way or was given.
+                if party.is_some_and(|party| party.withdraw()) {
+                    drop(self.delist(id));
+                    turn.frames.extend(self.frame(Reply::Withdrawn { id }));
+                }
+            }
+            Request::Create { channel, about } => {
+                let chan = Arc::new(Chan::new(about.capacity, about.overflow));
+                let mut book = lock(&self.book);
+                if channel % 2 == 0 || book.held.contains_key(&channel) {
+                    return Err(Broken("a new channel whose number is taken"));
+                }
+                book.enter(channel, chan, Arc::new(about));
+                book.put(channel, Side::Both, false);
+            }
+            Request::Fill { channel, values } => {
+                let chan = self.chan(channel).ok_or(Broken("values for an unknown channel"))?;
+                let refused = chan.preload(values.into_iter().map(V::from_wire).collect());
+                refused.map_err(|_| Broken("values for a channel that is in use"))?;
+            }
+            Request::Open { channel, side } => {
+                let chan = self.chan(channel).ok_or(Broken("an end of an unknown channel"))?;
+                let counted = open(&chan, side);
+                lock(&self.book).put(channel, side, counted);
+            }
+            Request::Close { channel, side, cause } => {
+                let taken = lock(&self.book).take(channel, side);
+                let (chan, _, counted) = taken.ok_or(Broken("an end that was not open"))?;
+                if counted {
+                    // Not in this turn's wakes: the values that were dropped are told first to those who wait for them.
+                    close(&chan, side, cause.map(|cause| Arc::new(cause) as Cause), &*self.host);
+                }
+            }
+            Request::Call { id, channel, question } => {
+                let said = self.answer(channel, question, turn);
+                turn.frames.extend(self.frame(Reply::Said { id, said }));
+            }
+            Request::Leave => {}
+        }
+        Ok(())
+    }
+
+    fn begin(self: &Arc<Self>, id: u64, operation: Operation, turn: &mut Turn) -> Result<(), Broken> {
+        let mut cases = Vec::with_capacity(operation.cases.len());
+        for (index, case) in operation.cases.into_iter().enumerate() {
+            let Some(chan) = self.chan(case.channel) else {
+                // The child has closed its last end meanwhile, in another thread.
+                let outcome = Outcome::Ended(Ended::Closed);
+                let decided = Decided { case: index, outcome, sent: 0, received: Vec::new(), cause: None };
+                turn.frames.extend(self.frame(Reply::Decided { id, decided }));
+                return Ok(());
+            };
+            cases.push((chan, Work::of(case.action)));
+        }
+        Party::new(self.clone(), id, cases).begin(operation.policy, operation.park, turn)
+    }
+
+    fn answer(&self, channel: ChannelId, question: Question, turn: &mut Turn) -> Said {
+        let chan = self.chan(channel);
+        match (question, chan) {
+            (Question::Close(cause), Some(chan)) => {
+                let (first, wakes) = chan.close(cause.map(|cause| Arc::new(cause) as Cause));
+                turn.wakes.push(wakes);
+                Said::First(first)
+            }
+            (Question::Poison(cause), Some(chan)) => {
+                let (values, wakes) = chan.poison(cause.map(|cause| Arc::new(cause) as Cause));
+                turn.wakes.push(wakes);
+                let first = values.is_some();
+                undelivered(&*self.host, &chan, values.unwrap_or_default().into());
+                Said::First(first)
+            }
+            (Question::Statistics, Some(chan)) => Said::Statistics(chan.statistics()),
+            (Question::Length, Some(chan)) => Said::Length(chan.len()),
+            (Question::End, Some(chan)) => {
+                let (end, cause) = chan.end();
+                Said::End(end, cause.map(|cause| self.remote(&cause)))
+            }
+            // The child has closed its last end meanwhile, as above.
+            (Question::Close(_) | Question::Poison(_), None) => Said::First(false),
+            (Question::Statistics, None) => Said::Statistics(weft_core::Statistics::default()),
+            (Question::Length, None) => Said::Length(0),
+            (Question::End, None) => Said::End(Some(Ended::Closed), None),
+        }
+    }
+
+    fn chan(&self, channel: ChannelId) -> Option<Arc<Chan<V>>> {
+        lock(&self.book).held.get(&channel).map(|held| held.chan.clone())
+    }
+
+    pub(crate) fn remote(&self, cause: &Cause) -> RemoteCause {
+        match cause.downcast_ref::<RemoteCause>() {
+            Some(cause) => cause.clone(),
+            None => RemoteCause(self.host.cause_bytes(cause)),
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        lock(&self.book).dead
+    }
+
+    /// Lists a party that is about to be parked. `false`: its number is taken.
+    pub(crate) fn enlist(&self, id: u64, party: Arc<Party<V>>) -> bool {
+        match lock(&self.book).parties.entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(party);
+                true
+            }
+        }
+    }
+
+    /// Strikes a party off the list; it is dropped by the caller, with no lock held.
+    pub(crate) fn delist(&self, id: u64) -> Option<Arc<Party<V>>> {
+        lock(&self.book).parties.remove(&id)
+    }
+
+    /// A reply as a frame; `None` when the peer would refuse it, which ends the link.
+    pub(crate) fn frame(&self, reply: Reply) -> Option<Frame> {
+        let frame = reply.write(self);
+        if frame.too_large().is_some() {
+            self.outbox.kill();
+            return None;
+        }
+        Some(frame)
+    }
+
+    pub(crate) fn reply(&self, reply: Reply) {
+        self.outbox.push(self.frame(reply));
+    }
+
+    /// Withdraws what the peer waits for, and closes what it holds.
+    fn bury(&self, departure: Departure) {
+        self.outbox.kill();
+        let (parties, held) = {
+            let mut book = lock(&self.book);
+            book.dead = true;
+            book.numbers.clear();
+            (std::mem::take(&mut book.parties), std::mem::take(&mut book.held))
+        };
+        // All of them first, so that no party of a dead peer meets what its ends leave behind.
+        for party in parties.values() {
+            // What was decided at this moment gives back what it received.
+            party.withdraw();
+        }
+        drop(parties);
+        for held in held.into_values() {
+            let cause = || match &departure {
+                Departure::Left => None,
+                departure => self.host.cause_of_death(self.id, departure),
+            };
+            (0..held.senders).for_each(|_| close(&held.chan, Side::Sender, cause(), &*self.host));
+            (0..held.receivers).for_each(|_| close(&held.chan, Side::Receiver, cause(), &*self.host));
+        }
+        self.host.gone(self.id, departure);
+    }
+}
+
+struct Burial<'a, V: Parcel> {
+    peer: &'a Peer<V>,
+    departure: Departure,
+}
+
+impl<V: Parcel> Drop for Burial<'_, V> {
+    fn drop(&mut self) {
+        self.peer.bury(self.departure.clone());
+    }
+}
+
+impl<V: Parcel> Ends for Peer<V> {
+    fn export(&self, end: End) -> (ChannelId, Side, Arc<About>) {
+        let chan = end.chan::<V>().expect("an end of this hub's channels").clone();
+        let (side, about) = (end.side(), end.about().clone());
+        let mut book = lock(&self.book);
+        if book.dead {
+            // Nobody will read it; the end closes.
+            drop(book);
+            return (0, side, about);
+        }
+        let channel = match book.numbers.get(&address(&chan)) {
+            Some(channel) => *channel,
+            None => {
+                book.last += 2;
+                let channel = book.last;
+                book.enter(channel, chan, about.clone());
+                channel
+            }
+        };
+        // `forget` drops nothing but a share of a channel that the book has one of, too.
+        book.put(channel, side, end.forget());
+        (channel, side, about)
+    }
+
+    fn import(&self, channel: ChannelId, side: Side, _: About) -> Option<End> {
+        let (chan, about, counted) = lock(&self.book).take(channel, side)?;
+        Some(rooted(chan, self.host.clone(), about, side, counted))
+    }
+}

@@ -1,0 +1,8 @@
+//! The one door to the operating system: sockets that carry descriptors, and memory that can be passed on.
+
+#[cfg_attr(any(target_os = "linux", target_os = "macos"), path = "os/unix.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos")), path = "os/unsupported.rs")]
+mod system;
+
+pub use system::Socket;
+pub(crate) use system::{Block, Descriptor, Mapping, is_too_many_in_flight};

@@ -1,0 +1,89 @@
+//! Any other system: there is no socket, so nothing that needs one is ever reached.
+
+use std::any::Any;
+use std::io::{self, IoSlice};
+
+use crate::memory::Memory;
+
+/// One end of a link. There is none on this system: processes are linked on Linux and macOS.
+#[derive(Debug)]
+pub enum Socket {}
+
+impl Socket {
+    /// A connected pair.
+    ///
+    /// # Errors
+    /// Always: processes are linked on Linux and macOS only.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let reason = "channels between processes need Linux or macOS: use threads, or sub-interpreters, here";
+        Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+    }
+
+    pub(crate) fn send(&self, _: &[IoSlice<'_>], _: &[Descriptor]) -> io::Result<usize> {
+        match *self {}
+    }
+
+    pub(crate) fn recv(&self, _: &mut [u8], _: &mut impl Extend<Descriptor>) -> io::Result<usize> {
+        match *self {}
+    }
+
+    pub(crate) fn wait_writable(&self) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn shut_down(&self) {
+        match *self {}
+    }
+}
+
+pub(crate) fn is_too_many_in_flight(_: &io::Error) -> bool {
+    false
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Descriptor {}
+
+#[derive(Clone)]
+pub(crate) enum Block {}
+
+impl Block {
+    pub(crate) fn holding(_: &[u8]) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn descriptor(&self) -> Descriptor {
+        match *self {}
+    }
+
+    pub(crate) fn copy_into(&self, _: &mut Vec<u8>) -> io::Result<()> {
+        match *self {}
+    }
+}
+
+pub(crate) enum Mapping {}
+
+impl Mapping {
+    pub(crate) fn new(descriptor: Descriptor, _: usize) -> io::Result<Self> {
+        match descriptor {}
+    }
+
+    pub(crate) fn block(&self) -> Option<Block> {
+        match *self {}
+    }
+}
+
+impl Memory for Mapping {
+    fn as_ptr(&self) -> *const u8 {
+        match *self {}
+    }
+    fn len(&self) -> usize {
+        match *self {}
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

@@ -1,0 +1,204 @@
+//! What is to be written to one peer.
+//!
+//! Whoever has a frame puts it into the queue and, when nobody is writing, writes: the system call is made by the thread that has
+//! something to say, and no other thread has to run before the peer hears of it. A frame that comes while somebody writes is
+//! written by that one, together with all others that have come meanwhile. What the socket does not take is left to a thread that waits until
+//! it does, and which is started when that first happens. So nobody ever waits for the peer to read.
+//!
+//! True whenever `queue` is unlocked: if it holds a frame, somebody is writing (or the link is over).
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use crate::frame::{Frame, MOST_BLOCKS};
+use crate::os::{Socket, is_too_many_in_flight};
+
+/// How many frames go out in one write.
+const MOST_FRAMES: usize = 64;
+/// How many times a thread writes what others have queued before it goes about its own business again.
+const ROUNDS: usize = 8;
+
+pub(crate) struct Outbox {
+    socket: Socket,
+    queue: Mutex<Queue>,
+    handed_over: Condvar,
+    /// What was taken from the queue. Locked only by whoever is writing.
+    batch: Mutex<Batch>,
+}
+
+#[derive(Default)]
+struct Queue {
+    frames: VecDeque<Frame>,
+    /// Somebody is writing, or the thread has been told to.
+    writing: bool,
+    /// The thread is to write. It goes back to false when the thread has seen it.
+    handed_over: bool,
+    has_thread: bool,
+    dead: bool,
+}
+
+#[derive(Default)]
+struct Batch {
+    frames: VecDeque<Frame>,
+    /// How much of the first one is written.
+    written: usize,
+}
+
+impl Outbox {
+    pub(crate) fn new(socket: Socket) -> Arc<Self> {
+        Arc::new(Self { socket, queue: Mutex::default(), handed_over: Condvar::new(), batch: Mutex::default() })
+    }
+
+    /// What is read from, by one thread.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Sends the frames, in order. On a link that is over they are dropped.
+    pub(crate) fn push(self: &Arc<Self>, frames: impl IntoIterator<Item = Frame>) {
+        let mut queue = self.lock();
+        if queue.dead {
+            drop(queue);
+            // The frames may own what must not be dropped under a lock.
+            return frames.into_iter().for_each(drop);
+        }
+        queue.frames.extend(frames);
+        if queue.writing || queue.frames.is_empty() {
+            return;
+        }
+        queue.writing = true;
+        drop(queue);
+        self.write(ROUNDS);
+    }
+
+    /// Ends the link: nothing more is written, and the reader finds the end.
+    pub(crate) fn kill(&self) {
+        let mut queue = self.lock();
+        queue.dead = true;
+        let frames = std::mem::take(&mut queue.frames);
+        drop(queue);
+        self.socket.shut_down();
+        self.handed_over.notify_all();
+        drop(frames);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // No foreign code runs under it, so a panic leaves it as it should be.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes until there is nothing left, or leaves the rest to the thread. The caller has set `writing`.
+    fn write(self: &Arc<Self>, rounds: usize) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..rounds {
+            if !self.refill(&mut batch) {
+                return;
+            }
+            match batch.write(&self.socket) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => return self.kill(),
+            }
+        }
+        drop(batch);
+        self.hand_over();
+    }
+
+    /// Whether there is something to write; if not, the caller is no longer writing.
+    fn refill(&self, batch: &mut Batch) -> bool {
+        if !batch.frames.is_empty() {
+            return true;
+        }
+        let mut queue = self.lock();
+        if queue.frames.is_empty() {
+            queue.writing = false;
+            return false;
+        }
+        std::mem::swap(&mut queue.frames, &mut batch.frames);
+        true
+    }
+
+    /// Leaves the writing to the thread.
+    fn hand_over(self: &Arc<Self>) {
+        let mut queue = self.lock();
+        queue.handed_over = true;
+        if std::mem::replace(&mut queue.has_thread, true) {
+            drop(queue);
+            return self.handed_over.notify_one();
+        }
+        drop(queue);
+        let this = self.clone();
+        if thread::Builder::new().name("weft-link-writer".into()).spawn(move || this.serve()).is_err() {
+            // Nobody can write the rest, and a link that loses a message is worse than none.
+            self.kill();
+        }
+    }
+
+    /// The writer thread.
+    fn serve(self: Arc<Self>) {
+        loop {
+            let mut queue = self.lock();
+            while !queue.handed_over {
+                if queue.dead {
+                    return;
+                }
+                queue = self.handed_over.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            queue.handed_over = false;
+            drop(queue);
+            if self.socket.wait_writable().is_err() {
+                self.kill();
+            }
+            self.write(usize::MAX);
+        }
+    }
+}
+
+impl Batch {
+    /// One write, of as much as it takes.
+    fn write(&mut self, socket: &Socket) -> io::Result<()> {
+        let mut slices: [_; MOST_FRAMES] = std::array::from_fn(|_| IoSlice::new(&[]));
+        let mut descriptors = Vec::new();
+        let mut count = 0;
+        for (frame, slice) in self.frames.iter().zip(&mut slices) {
+            if descriptors.len() + frame.blocks.len() > MOST_BLOCKS {
+                break;
+            }
+            descriptors.extend(frame.blocks.iter().map(|block| block.descriptor()));
+            *slice = IoSlice::new(&frame.bytes[if count == 0 { self.written } else { 0 }..]);
+            count += 1;
+        }
+        match socket.send(&slices[..count], &descriptors) {
+            Ok(written) => {
+                // The descriptors have all gone with the first byte, those of the frames whose bytes are still to come too.
+                drop(descriptors);
+                for frame in self.frames.iter_mut().take(count) {
+                    frame.blocks.clear();
+                }
+                self.advance(written);
+                Ok(())
+            }
+            Err(error) if is_too_many_in_flight(&error) && !descriptors.is_empty() => {
+                drop(descriptors);
+                self.frames.iter_mut().take(count).try_for_each(|frame| match frame.blocks.is_empty() {
+                    true => Ok(()),
+                    false => frame.spill(),
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.written += written;
+        while let Some(frame) = self.frames.front() {
+            if self.written < frame.bytes.len() {
+                return;
+            }
+            self.written -= frame.bytes.len();
+            self.frames.pop_front();
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! An operation of a child, as it stands in the queues of the root.
+//!
+//! A party is what a parked thread or task is elsewhere: a waiter, and a node for each case. It sleeps nowhere, so being woken means
+//! to send the answer, which is done by whoever met it, after the unlock.
+//!
+//! # Why this is sound
+//!
+//! Queues point to the waiter and the nodes, which are in an `Arc` and do not move. While the offer is open the waiter's waker is a share of that
+//! `Arc`; who claims the offer takes the waker over, and `wake` takes the losing nodes out of their queues before it drops it. Who
+//! withdraws the offer has a share of its own, and takes all nodes out. Should a waker be dropped unused (somebody panicked before
+//! waking), `drop` does it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
+
+use weft_core::chan::{Chan, Outcome, Wakes};
+use weft_core::select::{self, Case, Policy, RecvCase, SendCase};
+use weft_core::waiter::Waiter;
+use weft_core::waitq::Node;
+
+use crate::frame::{Broken, Reply};
+use crate::hub::{Peer, Turn, undelivered};
+use crate::memory::{Attachment, LARGE, Parcel, Wire};
+use crate::operation::{Action, Decided};
+
+/// How much of many received values goes into one answer: then the next request gets the rest.
+const BATCH: usize = 1 << 20;
+/// What a block counts for in that: so 64 of them are a batch, as many as one frame carries.
+const BLOCK: usize = BATCH / crate::frame::MOST_BLOCKS;
+/// How many values are taken from a channel at a time, until it is known how large they are.
+const AT_A_TIME: usize = 16;
+
+/// What a case does, with what it needs for that.
+pub(crate) enum Work<V> {
+    Send(V),
+    SendMany(VecDeque<V>),
+    Recv(usize),
+}
+
+impl<V: Parcel> Work<V> {
+    pub(crate) fn of(action: Action) -> Self {
+        match action {
+            Action::Send(wire) => Self::Send(V::from_wire(wire)),
+            Action::SendMany(wires) => Self::SendMany(wires.into_iter().map(V::from_wire).collect()),
+            Action::Recv => Self::Recv(1),
+            Action::RecvMany(max) => Self::Recv(max.max(1)),
+        }
+    }
+}
+
+/// A case and its place in the queue.
+struct Stand<V> {
+    chan: Arc<Chan<V>>,
+    node: Node<V>,
+    kind: Kind<V>,
+}
+
+enum Kind<V> {
+    /// With what is to be sent after the first, which is in the node. Locked by nobody but who concludes.
+    Send(Mutex<VecDeque<V>>),
+    /// At most so many.
+    Recv(usize),
+}
+
+pub(crate) struct Party<V: Parcel> {
+    waiter: Waiter,
+    stands: Box<[Stand<V>]>,
+    peer: Arc<Peer<V>>,
+    id: u64,
+}
+
+impl<V: Parcel> Party<V> {
+    pub(crate) fn new(peer: Arc<Peer<V>>, id: u64, cases: Vec<(Arc<Chan<V>>, Work<V>)>) -> Arc<Self> {
+        let stands = cases.into_iter().map(|(chan, work)| {
+            let (first, kind) = match work {
+                Work::Send(value) => (Some(value), Kind::Send(Mutex::default())),
+                Work::SendMany(mut values) => (values.pop_front(), Kind::Send(Mutex::new(values))),
+                Work::Recv(max) => (None, Kind::Recv(max)),
+            };
+            Stand { chan, node: Node::new(first), kind }
+        });
+        Arc::new(Self { waiter: Waiter::new(), stands: stands.collect(), peer, id })
+    }
+
+    /// Performs the operation, or parks it.
+    pub(crate) fn begin(self: Arc<Self>, policy: Policy, park: bool, turn: &mut Turn) -> Result<(), Broken> {
+        if park {
+            if !self.peer.enlist(self.id, self.clone()) {
+                return Err(Broken("an operation whose number is taken"));
+            }
+            for (stand, case) in self.stands.iter().zip(0..) {
+                // SAFETY: new, so in no queue; the waiter is in the same allocation as the node.
+                unsafe { stand.node.bind(&raw const self.waiter, case) };
+            }
+            // SAFETY: the waiter is new.
+            unsafe { self.waiter.arm(Waker::from(self.clone())) };
+        }
+        let mut wakes = Wakes::new();
+        let chosen = self.with_cases(|cases| {
+            // SAFETY: the nodes are in no queue, and their slots are ours. When parked they are bound to the armed waiter, whose
+            // waker keeps all of it where it is (see above).
+            unsafe { select::attempt(cases, policy, park, &mut wakes) }
+        });
+        turn.wakes.push(wakes);
+        match chosen {
+            Some(case) => {
+                if park {
+                    // SAFETY: decided while being made: no node is in a queue, and nobody else knew of it.
+                    drop(unsafe { self.waiter.disarm() });
+                    drop(self.peer.delist(self.id));
+                }
+                let reply = self.conclude(case, &mut turn.wakes);
+                turn.frames.extend(reply.and_then(|reply| self.peer.frame(reply)));
+            }
+            None if !park => turn.frames.extend(self.peer.frame(Reply::WouldBlock { id: self.id })),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the offer back. `false`: it was met, and the answer is on its way.
+    pub(crate) fn withdraw(&self) -> bool {
+        if !self.waiter.withdraw() {
+            return false;
+        }
+        self.unlink(None);
+        // SAFETY: withdrawn, so the waiter is the owner's, and that is who withdrew it.
+        drop(unsafe { self.waiter.clear() });
+        true
+    }
+
+    /// Takes all nodes but one out of their queues.
+    fn unlink(&self, chosen: Option<usize>) {
+        self.with_cases(|cases| {
+            let (before, after) = match chosen {
+                Some(chosen) => (&cases[..chosen], &cases[chosen + 1..]),
+                None => (cases, &[][..]),
+            };
+            // SAFETY: the offer is closed, and each node can only be in the queues of its own channel.
+            unsafe {
+                select::unlink(before);
+                select::unlink(after);
+            }
+        });
+    }
+
+    /// Calls `f` with the cases as select.rs of weft-core wants them.
+    fn with_cases<R>(&self, f: impl FnOnce(&[&dyn Case]) -> R) -> R {
+        if let [Stand { chan, node, kind }] = &*self.stands {
+            return match kind {
+                Kind::Send(_) => f(&[&SendCase { chan, node }]),
+                Kind::Recv(_) => f(&[&RecvCase { chan, node }]),
+            };
+        }
+        let senders: Vec<_> = self.stands.iter().map(|Stand { chan, node, .. }| SendCase { chan, node }).collect();
+        let receivers: Vec<_> = self.stands.iter().map(|Stand { chan, node, .. }| RecvCase { chan, node }).collect();
+        let cases = self.stands.iter().zip(senders.iter().zip(&receivers));
+        let cases: Vec<&dyn Case> = cases
+            .map(|(stand, (sender, receiver))| match stand.kind {
+                Kind::Send(_) => sender as &dyn Case,
+                Kind::Recv(_) => receiver,
+            })
+            .collect();
+        f(&cases)
+    }
+
+    /// The answer, for a case that was decided; `None`: there is nobody to answer, and what was received went back.
+    fn conclude(&self, case: usize, wakes: &mut Vec<Wakes>) -> Option<Reply> {
+        let Stand { chan, node, kind } = &self.stands[case];
+        // SAFETY: decided, by `attempt` or as `met` said: the slot is ours.
+        let (slot, outcome) = unsafe { node.take() };
+        let mut decided = Decided { case, outcome, sent: 0, received: Vec::new(), cause: None };
+        if let Outcome::Ended(_) = outcome {
+            decided.cause = chan.end().1.map(|cause| self.peer.remote(&cause));
+        } else if outcome == Outcome::Done {
+            match kind {
+                Kind::Send(rest) => decided.sent = self.send_rest(chan, slot, rest, wakes),
+                Kind::Recv(max) => {
+                    let first = slot?;
+                    if self.peer.is_dead() {
+                        self.give_back(chan, first, wakes);
+                        return None;
+                    }
+                    decided.received = self.recv_rest(chan, first, *max, wakes);
+                }
+            }
+        }
+        Some(Reply::Decided { id: self.id, decided })
+    }
+
+    /// After the first, as many as there is room for. How many were sent.
+    fn send_rest(
+        &self,
+        chan: &Arc<Chan<V>>,
+        displaced: Option<V>,
+        rest: &Mutex<VecDeque<V>>,
+        wakes: &mut Vec<Wakes>,
+    ) -> usize {
+        let mut rest = std::mem::take(&mut *rest.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut displaced = Vec::from_iter(displaced);
+        let mut sent = 1;
+        if !rest.is_empty() {
+            let (count, _, woken) = chan.try_send_many(&mut rest, &mut displaced);
+            wakes.push(woken);
+            sent += count;
+        }
+        undelivered(&*self.peer.host, chan, displaced);
+        sent
+    }
+
+    /// After the first, as many as are there.
+    fn recv_rest(&self, chan: &Chan<V>, first: V, max: usize, wakes: &mut Vec<Wakes>) -> Vec<Wire> {
+        let mut wires = vec![first.into_wire()];
+        let mut size = weight(&wires[0]);
+        let mut values = Vec::new();
+        while wires.len() < max && size < BATCH {
+            let (outcome, woken) = chan.try_recv_many(AT_A_TIME.min(max - wires.len()), &mut values);
+            wakes.push(woken);
+            for value in values.drain(..) {
+                let wire = value.into_wire();
+                size += weight(&wire);
+                wires.push(wire);
+            }
+            if outcome != Outcome::Done {
+                break;
+            }
+        }
+        wires
+    }
+
+    fn give_back(&self, chan: &Arc<Chan<V>>, value: V, wakes: &mut Vec<Wakes>) {
+        let (given, woken) = chan.give_back(value);
+        wakes.push(woken);
+        undelivered(&*self.peer.host, chan, Vec::from_iter(given.err()));
+    }
+}
+
+/// What a value adds to a frame.
+fn weight(wire: &Wire) -> usize {
+    let weight = |len| if len >= LARGE { BLOCK } else { len };
+    let attached = wire.attachments.iter().map(|attachment| match attachment {
+        Attachment::Memory(memory) => weight(memory.len()),
+        Attachment::End(_) => 64,
+    });
+    weight(wire.bytes.len()) + attached.sum::<usize>()
+}
+
+impl<V: Parcel> Wake for Party<V> {
+    fn wake(self: Arc<Self>) {
+        // A waker is called by whoever claimed the offer, after it has finished.
+        let Some(case) = self.waiter.met() else {
+            return;
+        };
+        let case = case as usize;
+        self.unlink(Some(case));
+        drop(self.peer.delist(self.id));
+        let mut wakes = Vec::new();
+        if let Some(reply) = self.conclude(case, &mut wakes) {
+            self.peer.reply(reply);
+        }
+        wakes.into_iter().for_each(Wakes::wake);
+    }
+}
+
+impl<V: Parcel> Drop for Party<V> {
+    fn drop(&mut self) {
+        // Nobody has a share, so the offer is not open. What was settled is in no queue, and this finds nothing.
+        self.unlink(None);
+    }
+}
