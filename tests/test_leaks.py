@@ -648,6 +648,8 @@ def waits(kind, ending):
     if isinstance(kind, Barrier):
         kind.barrier.sync().wait(LIMIT)  # it is met whenever it comes
     elif ending == "after parking":
+        if isinstance(kind, SelectItself):
+            until(lambda: kind.ch.statistics().parked_receivers)  # no buffer keeps what comes before it
         kind.meet()
     elif ending == "closed":
         kind.ch.close()
