@@ -566,6 +566,11 @@ impl<T> Chan<T> {
         self.with(|state| (state.capacity != UNBOUNDED).then_some(state.capacity))
     }
 
+    /// What it does with one value more than it may hold.
+    pub fn overflow(&self) -> Overflow {
+        self.with(|state| state.overflow)
+    }
+
     /// Counts and totals, all of one moment.
     pub fn statistics(&self) -> Statistics {
         self.with(|state| {
@@ -606,6 +611,24 @@ impl<T> Chan<T> {
         });
         // SAFETY: locked above.
         unsafe { self.lock.unlock() };
+    }
+
+    /// Shows `change` every value that is buffered or waits to be sent, to put another in its place. It is called with the lock held, and for a
+    /// sender while its offer is held: it must not drop, wake, or use the channel. A sender that is just being met is not shown.
+    pub fn change(&self, mut change: impl FnMut(&mut T)) {
+        self.with(|state| {
+            state.buffer.iter_mut().for_each(&mut change);
+            // SAFETY: the queue of this channel holds nodes of T.
+            unsafe { state.sendq.change(&mut change) };
+        });
+    }
+
+    /// Puts another reason in the place of the one that was given, if one was; the old one is returned, or the new one when there was none.
+    pub fn replace_cause(&self, cause: Cause) -> Cause {
+        self.with(|state| match &mut state.cause {
+            Some(known) => std::mem::replace(known, cause),
+            None => cause,
+        })
     }
 
     /// Empties the buffer, for a garbage collector that found the channel unreachable.

@@ -213,6 +213,14 @@ impl<T> Selecting<T> {
         (place, wakes)
     }
 
+    /// Puts another waker in the place of the one that the consumer waits with, if it waits. The other one is returned, to be dropped.
+    pub fn rearm(&self, waker: Waker) -> Option<Waker> {
+        match self.standing.waiter.rearm(waker) {
+            Ok(before) => before,
+            Err(waker) => Some(waker),
+        }
+    }
+
     /// The key of the registration at a place.
     pub fn key(&self, place: u32) -> Option<Key> {
         let registration = self.registrations.get(place as usize)?.as_ref()?;

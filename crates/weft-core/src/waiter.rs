@@ -23,7 +23,7 @@
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::task::Waker;
+use std::task::{RawWakerVTable, Waker};
 
 use crate::primitives::{AtomicU32, Backoff, Order, Ordering, UnsafeCell};
 use crate::selecting::Ready;
@@ -204,6 +204,19 @@ impl Waiter {
         let old = self.wake.with_mut(|wake| unsafe { (*wake).replace(waker) });
         self.let_go();
         Ok(old)
+    }
+
+    /// What the waker given to [`arm`](Self::arm) carries, if it was made with this table and the offer is open.
+    pub fn data_of(&self, table: &'static RawWakerVTable) -> Option<*const ()> {
+        if !self.hold() {
+            return None;
+        }
+        // SAFETY: invariant 1: we hold the offer. Nothing foreign runs.
+        let data = self.wake.with(|wake| unsafe {
+            (*wake).as_ref().filter(|wake| std::ptr::eq(wake.vtable(), table)).map(Waker::data)
+        });
+        self.let_go();
+        data
     }
 
     /// Makes sure that `waker` is the one to be called; nothing is cloned when it is already. `false`: the offer is no longer open.

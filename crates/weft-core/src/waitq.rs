@@ -121,7 +121,7 @@ impl<T> Node<T> {
     /// # Safety
     /// As for [`take`](Self::take), or the caller claimed the node. The slot is empty.
     #[inline]
-    pub(crate) unsafe fn decide(&self, value: Option<T>, outcome: Outcome) {
+    pub unsafe fn decide(&self, value: Option<T>, outcome: Outcome) {
         // SAFETY: the caller's promise. Nothing is dropped: the slot was empty.
         self.slot.with_mut(|slot| unsafe {
             debug_assert!((*slot).is_none());
@@ -297,6 +297,25 @@ impl Queue {
         // SAFETY: it is in this queue.
         unsafe { self.unlink(first) };
         Some(first)
+    }
+
+    /// Shows the values in the slots of all nodes whose offer is open, which is held meanwhile.
+    ///
+    /// # Safety
+    /// All nodes in the queue are nodes of a `T`, of waits that are made once, and hold a value to be sent.
+    pub(crate) unsafe fn change<T>(&mut self, mut change: impl FnMut(&mut T)) {
+        let mut at = self.head;
+        while let Some(link) = NonNull::new(at.cast_mut()) {
+            // SAFETY: a linked node and its waiter are alive; who holds the offer has its slot (waiter.rs, 1).
+            unsafe {
+                at = link.as_ref().neighbours.with(|neighbours| (*neighbours).next);
+                let waiter = &*waiter_of(link);
+                if waiter.hold() {
+                    link.cast::<Node<T>>().as_ref().slot.with_mut(|slot| (*slot).iter_mut().for_each(&mut change));
+                    waiter.let_go();
+                }
+            }
+        }
     }
 
     /// The waiters of all linked nodes, first to last.
