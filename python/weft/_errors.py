@@ -22,6 +22,7 @@ __all__ = [
     "ForkedChannelError",
     "InternalError",
     "NoReceivers",
+    "PeerDied",
     "Poisoned",
     "WeftError",
     "WouldBlock",
@@ -86,6 +87,45 @@ class BlockingInLoopError(WeftError):
 class ForkedChannelError(WeftError):
     """The channel was made before a fork and used in the child. A channel lives in one process: make a new one in the
     child."""
+
+
+class PeerDied(WeftError):
+    """Another process of the program died while it had a part in this: it was killed, or ended without a word.
+
+    It is raised by a receive whose last sender lived there, is the `__cause__` of a send's `NoReceivers`, and is how a
+    process that ran there fails.
+
+    Attributes:
+        pid: its number; None when only another process knows it, or when it is the one that keeps the channels.
+        exitcode: what it ended with; negative: the signal that killed it; None: not known.
+    """
+
+    def __init__(self, pid: int | None, exitcode: int | None) -> None:
+        if pid is None:
+            who = "another process of the program"
+        else:
+            who = f"process {pid}"
+        if exitcode is None:
+            how = "is gone"
+        elif exitcode < 0:
+            how = f"was killed by {_signal(-exitcode)}"
+        else:
+            how = f"ended with exit code {exitcode}"
+        super().__init__(f"{who} {how}")
+        self.pid = pid
+        self.exitcode = exitcode
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.pid, self.exitcode)
+
+
+def _signal(number: int) -> str:
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class InternalError(WeftError):

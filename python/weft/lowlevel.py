@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from weft._weft import Op, Scope, _add_scheduler
+from weft._weft import Op, Scope, _add_scheduler, _spin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -57,6 +57,7 @@ __all__ = [
     "park",
     "resume",
     "skip",
+    "spin",
     "take",
     "timer",
     "undo",
@@ -91,6 +92,19 @@ def add_scheduler(
             "add_scheduler() takes either perform=, for parties that await, or wait=, for parties that call"
         )
     _add_scheduler(identify, perform, wait)
+
+
+def spin(seconds: float) -> None:
+    """Have this thread look for so long whether its operation was decided, before it sleeps (0: not at all, as at first).
+
+    It saves the time that the system takes to wake a sleeping thread, some microseconds, where the other party runs on
+    another core (in another interpreter, or another process) and answers within that time. While it looks it uses its
+    core, and lets other threads have the interpreter.
+
+    Raises:
+        ValueError: less than 0, or more than 1.
+    """
+    _spin(seconds)
 
 
 def begin(op: Op[Any]) -> bool:

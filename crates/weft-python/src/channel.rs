@@ -5,18 +5,22 @@ use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use weft_core::chan::{Chan, End, Outcome, Overflow};
 use weft_core::error::Cause;
+use weft_link::RemoteCause;
 
+use crate::crossing::remote::{self, Remote};
+use crate::crossing::share::{self, Shared, SharedReason};
 use crate::ends::{self, EndObject, Side};
 use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::op::{self, Kind, OpObject};
 use crate::origin::Origin;
 use crate::state::{Ref, State};
+use crate::value::Value;
 use crate::wake;
 
 /// How often this process was forked: a channel of an earlier count belongs to a parent.
@@ -33,8 +37,11 @@ pub fn forks() -> u32 {
 pub struct ChannelObject {
     head: PyObject,
     weakrefs: *mut PyObject,
-    pub chan: Arc<Chan<Owned>>,
+    pub chan: Arc<Chan<Value>>,
     state: Arc<State>,
+    /// Set for good once it is shared, and before while that is being done: see `crossing::share`.
+    pub sharing: AtomicBool,
+    pub shared: OnceLock<Arc<Shared>>,
     forks: u32,
     name: Option<Owned>,
     on_undelivered: Option<Owned>,
@@ -99,9 +106,57 @@ impl ChannelObject {
 
     /// The name as given, or the place of creation.
     pub fn name(&self) -> String {
-        match &self.name {
-            Some(name) => ffi::text(name.as_ptr()),
-            None => self.made.short(),
+        match (&self.name, self.shared.get()) {
+            (Some(name), _) => ffi::text(name.as_ptr()),
+            (None, Some(shared)) => shared.name.clone(),
+            (None, None) => self.made.short(),
+        }
+    }
+
+    /// Where it was made, in whatever place.
+    pub fn made_at(&self) -> String {
+        self.shared.get().map_or_else(|| self.made.short(), |shared| shared.made.clone())
+    }
+
+    /// Whether other places have ends of it, or are about to.
+    #[inline]
+    pub fn is_sharing(&self) -> bool {
+        // Acquire pairs with the Release in `share`: what was turned over before is seen.
+        self.sharing.load(Ordering::Acquire)
+    }
+
+    /// Where another process keeps it.
+    #[inline]
+    pub fn remote(&self) -> Option<&Arc<Remote>> {
+        if self.is_sharing() { self.shared.get()?.remote.as_ref() } else { None }
+    }
+
+    /// How it ended, if it has, and the cause that was given.
+    pub fn ending(&self) -> (Option<End>, Option<Cause>) {
+        match self.remote() {
+            Some(remote) => remote.ended(),
+            None => self.chan.end(),
+        }
+    }
+
+    pub fn capacity(&self) -> Option<usize> {
+        match self.remote() {
+            Some(remote) => remote.about().capacity,
+            None => self.chan.capacity(),
+        }
+    }
+
+    /// A value for this channel.
+    pub fn value(&self, object: Owned) -> Py<Value> {
+        if self.is_sharing() { share::value(&self.state, object) } else { Ok(Value::object(object)) }
+    }
+
+    /// The reason given for an end, fit for those who have ends of this channel.
+    pub fn reason(&self, error: *mut PyObject) -> Py<Option<Cause>> {
+        let given = reason(error)?;
+        match given.as_ref().and_then(local_reason) {
+            Some(reason) if self.is_sharing() => share::reason(&self.state, reason).map(Some),
+            _ => Ok(given),
         }
     }
 
@@ -109,20 +164,33 @@ impl ChannelObject {
     pub fn description(&self) -> String {
         let capacity = match self.is_inherited() {
             true => None,
-            false => Some(self.chan.capacity()),
+            false => Some(self.capacity()),
         };
         let capacity = match capacity {
             Some(Some(capacity)) => format!("capacity {capacity}, "),
             Some(None) => "unbounded, ".to_owned(),
             None => String::new(),
         };
-        format!("channel '{}' ({capacity}made at {})", self.name(), self.made.short())
+        format!("channel '{}' ({capacity}made at {})", self.name(), self.made_at())
     }
 
     /// Where it was closed or poisoned, if by a call.
     pub fn closed_at(&self) -> Option<String> {
         let place = self.closed.lock().unwrap_or_else(|e| e.into_inner());
-        place.place().map(|_| place.short())
+        let here = place.place().map(|_| place.short());
+        drop(place);
+        here.or_else(|| self.shared.get()?.closed.lock().unwrap_or_else(|e| e.into_inner()).clone())
+    }
+
+    /// Whether there were senders, and are none any more.
+    pub fn has_lost_its_senders(&self) -> bool {
+        let senders = match self.remote() {
+            Some(remote) => {
+                remote::detached(|| remote.client().statistics(remote.id())).map_or(None, |all| all.senders)
+            }
+            None => self.chan.statistics().senders,
+        };
+        senders == Some(0)
     }
 
     fn note_closed(&self) {
@@ -132,16 +200,24 @@ impl ChannelObject {
             std::mem::swap(&mut *place, &mut here);
         }
         drop(place);
+        if let Some(shared) = self.shared.get() {
+            let place = self.closed_at();
+            let mut known = shared.closed.lock().unwrap_or_else(|e| e.into_inner());
+            *known = known.take().or(place);
+        }
         here.forget();
     }
 
     /// Counts and reports values that nobody will receive.
-    pub fn undelivered(&self, values: impl IntoIterator<Item = Owned>) {
+    pub fn undelivered(&self, values: impl IntoIterator<Item = Value>) {
         for value in values {
             if let Some(callback) = &self.on_undelivered {
                 let _aside = ffi::Aside::new();
                 // SAFETY: live objects.
-                if unsafe { ffi::call(callback.as_ptr(), &[value.as_ptr()]) }.is_err() {
+                let called = value
+                    .into_object(&self.state)
+                    .and_then(|value| unsafe { ffi::call(callback.as_ptr(), &[value.as_ptr()]) });
+                if called.is_err() {
                     ffi::unraisable(callback.as_ptr());
                 }
             }
@@ -166,7 +242,10 @@ impl ChannelObject {
     /// Closes. `true`: it was open.
     pub fn close(&self, error: *mut PyObject) -> Py<()> {
         self.check_fork()?;
-        let reason = reason(error)?;
+        let reason = self.reason(error)?;
+        if let Some(remote) = self.remote() {
+            return self.end_in_root(remote, reason, false);
+        }
         // Before anybody can see the channel closed.
         if self.chan.end().0.is_none() {
             self.note_closed();
@@ -176,10 +255,30 @@ impl ChannelObject {
         Ok(())
     }
 
+    fn end_in_root(&self, remote: &Arc<Remote>, reason: Option<Cause>, poison: bool) -> Py<()> {
+        let reason = self.remote_reason(reason.as_ref())?;
+        self.note_closed();
+        // When the root is gone, so is the channel.
+        let _ = remote::detached(|| match poison {
+            true => remote.client().poison(remote.id(), reason),
+            false => remote.client().close(remote.id(), reason),
+        });
+        Ok(())
+    }
+
+    /// A reason as it crosses to the root.
+    pub fn remote_reason(&self, reason: Option<&Cause>) -> Py<Option<RemoteCause>> {
+        let error = reason.and_then(|reason| cause_of(&self.state, reason));
+        error.map(|(error, _)| remote::cause(&self.state, &error)).transpose()
+    }
+
     /// Poisons.
     pub fn poison(&self, error: *mut PyObject) -> Py<()> {
         self.check_fork()?;
-        let reason = reason(error)?;
+        let reason = self.reason(error)?;
+        if let Some(remote) = self.remote() {
+            return self.end_in_root(remote, reason, true);
+        }
         self.note_closed();
         let (values, wakes) = self.chan.poison(reason);
         wake::all(wakes);
@@ -219,9 +318,31 @@ pub fn reason(error: *mut PyObject) -> Py<Option<Cause>> {
     }
 }
 
-/// The exception inside a cause.
-pub fn cause_of(cause: &Cause) -> Option<&Reason> {
+/// The exception inside a cause, as it was given in this interpreter.
+pub fn local_reason(cause: &Cause) -> Option<&Reason> {
     (&**cause as &(dyn std::error::Error + 'static)).downcast_ref()
+}
+
+/// The exception inside a cause, and the traceback it had. One from another place that cannot be rebuilt is the error that says so.
+pub fn cause_of(state: &State, cause: &Cause) -> Option<(Owned, Option<Owned>)> {
+    if let Some(reason) = local_reason(cause) {
+        return Some((reason.error.clone(), reason.traceback.clone()));
+    }
+    let cause: &(dyn std::error::Error + 'static) = &**cause;
+    let _aside = ffi::Aside::new();
+    let error = if let Some(shared) = cause.downcast_ref::<SharedReason>() {
+        shared.error(state)
+    } else if let Some(RemoteCause(bytes)) = cause.downcast_ref() {
+        remote::error_of(state, &RemoteCause(bytes.clone()))
+    } else if let Some(death) = cause.downcast_ref::<remote::Death>() {
+        remote::death(state, death.0)
+    } else {
+        return None;
+    };
+    let error = error.ok().or_else(ffi::take_error)?;
+    // SAFETY: a live exception.
+    let traceback = unsafe { Owned::from_nullable(c::PyException_GetTraceback(error.as_ptr())) };
+    Some((error, traceback))
 }
 
 /// `weft._weft._after_fork()`, which the interpreter calls in a forked child.
@@ -237,25 +358,46 @@ struct Settings {
     name: Option<Owned>,
 }
 
+/// A channel that other places know, as an object of this interpreter.
+pub fn shared(state: &State, shared: &Arc<Shared>) -> Py<Owned> {
+    let settings = Settings { capacity: None, overflow: Overflow::Block, on_undelivered: None, name: None };
+    // SAFETY: our type.
+    let object = make_over(state.class(Ref::Channel), settings, Arc::clone(&shared.chan), Origin::UNKNOWN)?;
+    // SAFETY: just made.
+    let channel = unsafe { ChannelObject::of(object.as_ptr()) };
+    state.place.be_known();
+    channel.sharing.store(true, Ordering::Release);
+    let _ = channel.shared.set(Arc::clone(shared));
+    Ok(object)
+}
+
 fn make(kind: *mut c::PyTypeObject, settings: Settings) -> Py<Owned> {
+    let chan = Arc::new(Chan::new(settings.capacity, settings.overflow));
+    make_over(kind, settings, chan, Origin::here())
+}
+
+fn make_over(kind: *mut c::PyTypeObject, settings: Settings, chan: Arc<Chan<Value>>, mut made: Origin) -> Py<Owned> {
     // SAFETY: `Channel` type; every field is written before anybody sees the object. The module's state is in an `Arc`.
     unsafe {
         let state = State::of_type(kind);
         if state.is_gone() {
+            made.forget();
             return Err(ffi::runtime_error("the module weft._weft is gone"));
         }
         Arc::increment_strong_count(state);
         let state = Arc::from_raw(ptr::from_ref(state));
-        let object = ffi::allocate(kind)?;
+        let object = ffi::allocate(kind).inspect_err(|_| made.forget())?;
         let this: *mut ChannelObject = object.as_ptr().cast();
         (&raw mut (*this).weakrefs).write(ptr::null_mut());
-        (&raw mut (*this).chan).write(Arc::new(Chan::new(settings.capacity, settings.overflow)));
+        (&raw mut (*this).chan).write(chan);
+        (&raw mut (*this).sharing).write(AtomicBool::new(false));
+        (&raw mut (*this).shared).write(OnceLock::new());
         (&raw mut (*this).state).write(state);
         (&raw mut (*this).forks).write(FORKS.load(Ordering::Relaxed));
         (&raw mut (*this).name).write(settings.name);
         (&raw mut (*this).on_undelivered).write(settings.on_undelivered);
         (&raw mut (*this).on_left).write(Mutex::new(None));
-        (&raw mut (*this).made).write(Origin::here());
+        (&raw mut (*this).made).write(made);
         (&raw mut (*this).closed).write(Mutex::new(Origin::UNKNOWN));
         Ok(object)
     }
@@ -469,15 +611,37 @@ pub unsafe extern "C" fn itself(slf: *mut PyObject) -> *mut PyObject {
     unsafe { Owned::from_borrowed(slf).into_ptr() }
 }
 
+/// An operation on a channel of the root that is not to wait there.
+fn at_once(via: Via<'_>, kind: Kind, value: Option<Owned>) -> Py<Owned> {
+    let op = via.op(kind, value.clone())?;
+    // SAFETY: just made.
+    let op = unsafe { OpObject::of(op.as_ptr()) };
+    if let Some(result) = op.perform_now()? {
+        return Ok(result);
+    }
+    match op.perform_in_root()? {
+        Some(result) => Ok(result),
+        None => {
+            op.give_up();
+            Err(errors::would_block(via.channel, value))
+        }
+    }
+}
+
 /// `send_nowait(value)`
 pub unsafe extern "C" fn send_nowait(slf: *mut PyObject, value: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `send`.
-        let (via, mut value) = unsafe { (Via::of(slf), Owned::from_borrowed(value)) };
+        let (via, value) = unsafe { (Via::of(slf), Owned::from_borrowed(value)) };
         via.check()?;
         if via.end_is_closed() {
             return Err(errors::end_closed(via, Some(value)));
         }
+        if via.channel.remote().is_some() {
+            return at_once(via, Kind::Send, Some(value));
+        }
+        let given = value;
+        let mut value = via.channel.value(given.clone())?;
         loop {
             let (answer, wakes) = via.channel.chan.try_send(value);
             match answer {
@@ -490,8 +654,8 @@ pub unsafe extern "C" fn send_nowait(slf: *mut PyObject, value: *mut PyObject) -
                     via.channel.undelivered(displaced);
                     return Ok(ffi::none());
                 }
-                Err((value, Outcome::Ended(end))) => return Err(errors::ended_send(via.channel, end, value)),
-                Err((value, _)) => return Err(errors::would_block(via.channel, Some(value))),
+                Err((_, Outcome::Ended(end))) => return Err(errors::ended_send(via.channel, end, given)),
+                Err(_) => return Err(errors::would_block(via.channel, Some(given))),
             }
         }
     })
@@ -506,10 +670,13 @@ pub unsafe extern "C" fn recv_nowait(slf: *mut PyObject, _: *mut PyObject) -> *m
         if via.end_is_closed() {
             return Err(errors::end_closed(via, None));
         }
+        if via.channel.remote().is_some() {
+            return at_once(via, Kind::Recv, None);
+        }
         let (answer, wakes) = via.channel.chan.try_recv();
         wake::all(wakes);
         match answer {
-            Ok(value) => Ok(value),
+            Ok(value) => value.into_object(via.channel.state()),
             Err(Outcome::Ended(end)) => Err(errors::ended_recv(via.channel, end)),
             Err(_) => Err(errors::would_block(via.channel, None)),
         }
@@ -522,10 +689,10 @@ pub unsafe extern "C" fn send_many(slf: *mut PyObject, values: *mut PyObject) ->
         // SAFETY: see `send`; the items of a list or tuple that `sequence` keeps alive.
         unsafe {
             let sequence = Owned::from_new(c::PySequence_Tuple(values))?;
-            let mut rest: VecDeque<Owned> = (0..c::PyTuple_GET_SIZE(sequence.as_ptr()))
-                .map(|index| Owned::from_borrowed(c::PyTuple_GET_ITEM(sequence.as_ptr(), index)))
+            let mut rest: VecDeque<Value> = (0..c::PyTuple_GET_SIZE(sequence.as_ptr()))
+                .map(|index| Value::object(Owned::from_borrowed(c::PyTuple_GET_ITEM(sequence.as_ptr(), index))))
                 .collect();
-            let Some(first) = rest.pop_front() else {
+            let Some(first) = rest.pop_front().and_then(Value::into_contents) else {
                 return Err(ffi::value_error("send_many() was given an empty sequence: it needs at least one value"));
             };
             let op = Via::of(slf).op(Kind::SendMany, Some(first))?;
@@ -644,7 +811,12 @@ pub unsafe extern "C" fn statistics(slf: *mut PyObject, _: *mut PyObject) -> *mu
         // SAFETY: see `send`.
         let via = unsafe { Via::of(slf) };
         via.check()?;
-        let all = via.channel.chan.statistics();
+        let all = match via.channel.remote() {
+            None => via.channel.chan.statistics(),
+            Some(remote) => {
+                remote::detached(|| remote.client().statistics(remote.id())).map_err(|_| errors::gone(via.channel))?
+            }
+        };
         let optional = |count: Option<usize>| count.map_or_else(|| Ok(ffi::none()), ffi::integer);
         let values = [
             ffi::string(&via.channel.name())?,
@@ -676,7 +848,7 @@ pub unsafe extern "C" fn get_capacity(slf: *mut PyObject, _: *mut c_void) -> *mu
         // SAFETY: see `send`.
         let via = unsafe { Via::of(slf) };
         via.check()?;
-        via.channel.chan.capacity().map_or_else(|| Ok(ffi::none()), ffi::integer)
+        via.channel.capacity().map_or_else(|| Ok(ffi::none()), ffi::integer)
     })
 }
 
@@ -686,7 +858,7 @@ pub unsafe extern "C" fn get_closed(slf: *mut PyObject, _: *mut c_void) -> *mut 
         // SAFETY: see `send`.
         let via = unsafe { Via::of(slf) };
         via.check()?;
-        Ok(ffi::boolean(via.end_is_closed() || via.channel.chan.end().0.is_some()))
+        Ok(ffi::boolean(via.end_is_closed() || via.channel.ending().0.is_some()))
     })
 }
 
@@ -696,7 +868,12 @@ pub unsafe extern "C" fn length(slf: *mut PyObject) -> isize {
         // SAFETY: see `send`.
         let via = unsafe { Via::of(slf) };
         via.check()?;
-        Ok(via.channel.chan.len() as isize)
+        match via.channel.remote() {
+            None => Ok(via.channel.chan.len() as isize),
+            Some(remote) => remote::detached(|| remote.client().len(remote.id()))
+                .map(|length| length as isize)
+                .map_err(|_| errors::gone(via.channel)),
+        }
     })
 }
 
@@ -717,6 +894,9 @@ unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
         let channel = unsafe { ChannelObject::of(slf) };
         if channel.is_inherited() {
             return ffi::string(&format!("<weft.Channel '{}' inherited over a fork>", channel.name()));
+        }
+        if channel.remote().is_some() {
+            return ffi::string(&format!("<weft.Channel '{}', kept by another process>", channel.name()));
         }
         let all = channel.chan.statistics();
         let capacity = all.capacity.map_or("unbounded".to_owned(), |n| n.to_string());
@@ -751,14 +931,14 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         // Nobody runs Python, or collects, while holding this lock.
         let on_left = this.on_left.lock().unwrap_or_else(|e| e.into_inner());
         see(on_left.as_ref().map_or(ptr::null_mut(), Owned::as_ptr));
-        if !this.is_inherited() {
+        if !this.is_inherited() && !this.is_sharing() {
             let see = std::cell::RefCell::new(&mut see);
             this.chan.visit(
-                |value| (see.borrow_mut())(value.as_ptr()),
+                |value| value.as_object().into_iter().for_each(|object| (see.borrow_mut())(object)),
                 |cause| {
                     // The channel's own reference to the cause is one of possibly several: only a sole one may be shown.
                     if Arc::strong_count(cause) == 1
-                        && let Some(reason) = cause_of(cause)
+                        && let Some(reason) = local_reason(cause)
                     {
                         (see.borrow_mut())(reason.error.as_ptr());
                         (see.borrow_mut())(reason.traceback.as_ref().map_or(ptr::null_mut(), Owned::as_ptr));
@@ -775,7 +955,7 @@ unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
     // SAFETY: from the collector, which found the channel unreachable.
     unsafe {
         let this = ChannelObject::of(slf);
-        if !this.is_inherited() {
+        if !this.is_inherited() && !this.is_sharing() {
             drop(this.chan.drain());
         }
         let this: *mut ChannelObject = slf.cast();
@@ -796,15 +976,16 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         if (*this).is_inherited() {
             // Its lock may have been held by a thread that does not exist in this process.
             std::mem::forget(Arc::clone(&(*this).chan));
-        } else {
+        } else if !(*this).is_sharing() {
             let left = (*this).chan.drain();
             if (*this).on_undelivered.is_some() {
                 (*this).undelivered(left);
             } else if !left.is_empty() {
-                ffi::drop_contents(left);
+                ffi::drop_contents(left.into_iter().filter_map(Value::into_contents));
             }
         }
         ptr::drop_in_place(&raw mut (*this).chan);
+        ptr::drop_in_place(&raw mut (*this).shared);
         ptr::drop_in_place(&raw mut (*this).name);
         ptr::drop_in_place(&raw mut (*this).state);
         ptr::drop_in_place(&raw mut (*this).on_undelivered);

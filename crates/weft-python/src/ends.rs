@@ -5,7 +5,10 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use weft_core::chan::End;
+
 use crate::channel::{self, ChannelObject};
+use crate::crossing::share;
 use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::op;
@@ -28,6 +31,7 @@ pub struct EndObject {
     pub channel: *mut PyObject,
     side: Side,
     closed: AtomicBool,
+    counted: bool,
     closed_at: Mutex<Origin>,
 }
 
@@ -60,7 +64,7 @@ impl EndObject {
 
     /// Gives the end up, once.
     fn close(&self, error: *mut PyObject, place: bool) -> Py<()> {
-        let reason = channel::reason(error)?;
+        let reason = self.channel().reason(error)?;
         if self.closed.swap(true, Ordering::AcqRel) || self.channel().is_inherited() {
             return Ok(());
         }
@@ -69,6 +73,13 @@ impl EndObject {
             *self.closed_at.lock().unwrap_or_else(|e| e.into_inner()) = here;
         }
         let channel = self.channel();
+        if let Some(remote) = channel.remote() {
+            remote.close(share::link_side(self.side()), channel.remote_reason(reason.as_ref())?);
+            return Ok(());
+        }
+        if !self.counted {
+            return Ok(());
+        }
         match self.side() {
             Side::Sender => wake::all(channel.chan.remove_sender(reason)),
             Side::Receiver => {
@@ -85,6 +96,14 @@ impl EndObject {
 /// A new end of `channel`.
 pub fn make(channel: &ChannelObject, side: Side) -> Py<Owned> {
     channel.check_fork()?;
+    if let Some(remote) = channel.remote() {
+        let (ended, _) = remote.ended();
+        if ended.is_some_and(|end| side == Side::Sender || end != End::Closed) {
+            return Err(errors::no_more_ends(channel, side));
+        }
+        remote.keep(remote.end(share::link_side(side)));
+        return adopt(channel, side, false);
+    }
     let open = match side {
         Side::Sender => channel.chan.add_sender(),
         Side::Receiver => channel.chan.add_receiver(),
@@ -92,6 +111,11 @@ pub fn make(channel: &ChannelObject, side: Side) -> Py<Owned> {
     if !open {
         return Err(errors::no_more_ends(channel, side));
     }
+    adopt(channel, side, true)
+}
+
+/// An end that is counted already; or one that counts for nothing, as its channel had ended before it was on its way.
+pub fn adopt(channel: &ChannelObject, side: Side, counted: bool) -> Py<Owned> {
     let kind = match side {
         Side::Sender => Ref::Sender,
         Side::Receiver => Ref::Receiver,
@@ -103,6 +127,7 @@ pub fn make(channel: &ChannelObject, side: Side) -> Py<Owned> {
         (&raw mut (*this).channel).write(Owned::from_borrowed(channel.as_ptr()).into_ptr());
         (&raw mut (*this).side).write(side);
         (&raw mut (*this).closed).write(AtomicBool::new(false));
+        (&raw mut (*this).counted).write(counted);
         (&raw mut (*this).closed_at).write(Mutex::new(Origin::UNKNOWN));
         Ok(object)
     }

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 
 use weft_core::chan::End;
+use weft_core::error::Cause;
 
 use crate::channel::{ChannelObject, Via, cause_of};
 use crate::ends::Side;
@@ -36,15 +37,20 @@ fn raise(channel: &ChannelObject, kind: Ref, message: &str, value: Option<Owned>
 fn blame(channel: &ChannelObject, how: &str) -> String {
     match channel.closed_at() {
         Some(place) => format!("{how} at {place}"),
-        None => format!("{how} when its last sender left"),
+        None if channel.has_lost_its_senders() => format!("{how} when its last sender left"),
+        None => format!("{how} by another process"),
     }
+}
+
+fn error_of(channel: &ChannelObject, cause: Option<Cause>) -> Option<Owned> {
+    cause_of(channel.state(), &cause?).map(|(error, _)| error)
 }
 
 /// For a send on a channel that has ended.
 #[cold]
 pub fn ended_send(channel: &ChannelObject, end: End, value: Owned) -> Raised {
-    let cause = channel.chan.end().1;
-    let cause = cause.as_ref().and_then(cause_of).map(|reason| &reason.error);
+    let cause = error_of(channel, channel.ending().1);
+    let cause = cause.as_ref();
     let about = channel.description();
     match end {
         End::Closed => {
@@ -68,26 +74,26 @@ pub fn ended_send(channel: &ChannelObject, end: End, value: Owned) -> Raised {
 /// For a receive from a channel that has ended: the reason itself where one was given with `close`.
 #[cold]
 pub fn ended_recv(channel: &ChannelObject, end: End) -> Raised {
-    let cause = channel.chan.end().1;
-    let reason = cause.as_ref().and_then(cause_of);
+    let cause = channel.ending().1;
+    let reason = cause.as_ref().and_then(|cause| cause_of(channel.state(), cause));
     let about = channel.description();
     if end == End::Poisoned {
         let message = format!("cannot receive: {about} was {}", blame(channel, "poisoned"));
-        return raise(channel, Ref::Poisoned, &message, None, reason.map(|reason| &reason.error));
+        return raise(channel, Ref::Poisoned, &message, None, reason.as_ref().map(|(error, _)| error));
     }
     match reason {
-        Some(reason) => {
+        Some((error, traceback)) => {
             // SAFETY: an exception and its traceback; without this each raise would add to the one before.
             unsafe {
-                let traceback = reason.traceback.as_ref().map_or(c::Py_None(), Owned::as_ptr);
-                if c::PyException_SetTraceback(reason.error.as_ptr(), traceback) < 0 {
+                let traceback = traceback.as_ref().map_or(c::Py_None(), Owned::as_ptr);
+                if c::PyException_SetTraceback(error.as_ptr(), traceback) < 0 {
                     return Raised;
                 }
             }
-            ffi::restore_error(reason.error.clone())
+            ffi::restore_error(error)
         }
         None => {
-            let how = match channel.chan.end().0 {
+            let how = match channel.ending().0 {
                 Some(End::NoReceivers) => "closed when its last receiver left".to_owned(),
                 _ => blame(channel, "closed"),
             };
@@ -99,7 +105,7 @@ pub fn ended_recv(channel: &ChannelObject, end: End) -> Raised {
 
 /// Whether a receive from a channel that ended this way ends an iteration quietly.
 pub fn ends_quietly(channel: &ChannelObject, end: End) -> bool {
-    end != End::Poisoned && channel.chan.end().1.is_none()
+    end != End::Poisoned && channel.ending().1.is_none()
 }
 
 /// For a call through an end that its owner has closed.
@@ -123,8 +129,9 @@ pub fn end_closed(via: Via<'_>, value: Option<Owned>) -> Raised {
 /// For `sender()` or `receiver()` on a channel that can have none any more.
 #[cold]
 pub fn no_more_ends(channel: &ChannelObject, side: Side) -> Raised {
-    let (end, cause) = channel.chan.end();
-    let cause = cause.as_ref().and_then(cause_of).map(|reason| &reason.error);
+    let (end, cause) = channel.ending();
+    let cause = error_of(channel, cause);
+    let cause = cause.as_ref();
     let side = match side {
         Side::Sender => "sender",
         Side::Receiver => "receiver",
@@ -142,13 +149,23 @@ pub fn no_more_ends(channel: &ChannelObject, side: Side) -> Raised {
 #[cold]
 pub fn would_block(channel: &ChannelObject, value: Option<Owned>) -> Raised {
     let about = channel.description();
-    let message = match (&value, channel.chan.capacity()) {
+    let message = match (&value, channel.capacity()) {
         (Some(_), Some(0)) => format!("cannot send now: nobody waits to receive from {about}"),
         (Some(_), _) => format!("cannot send now: {about} is full"),
         (None, Some(0)) => format!("cannot receive now: nobody waits to send to {about}"),
         (None, _) => format!("cannot receive now: {about} is empty"),
     };
     raise(channel, Ref::WouldBlock, &message, value, None)
+}
+
+/// For a channel whose process, the root, is gone.
+#[cold]
+pub fn gone(channel: &ChannelObject) -> Raised {
+    match error_of(channel, channel.ending().1) {
+        // SAFETY: an exception.
+        Some(error) => unsafe { ffi::raise_object(error.as_ptr()) },
+        None => ffi::runtime_error(&format!("the process that keeps {} is gone", channel.description())),
+    }
 }
 
 /// For a channel that was made before this process was forked.

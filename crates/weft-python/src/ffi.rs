@@ -749,10 +749,12 @@ pub fn slot(number: c_int, function: *mut c_void) -> c::PyType_Slot {
 /// What the interpreter offers but the bindings do not name.
 pub mod thread_lock {
     use super::{c_int, c_longlong, c_void};
+    use std::ffi::c_ulong;
 
     unsafe extern "C" {
         /// None of these needs the interpreter.
         pub fn PyThread_allocate_lock() -> *mut c_void;
+        pub fn PyThread_get_thread_ident() -> c_ulong;
         pub fn PyThread_free_lock(lock: *mut c_void);
         pub fn PyThread_acquire_lock_timed(lock: *mut c_void, microseconds: c_longlong, interruptible: c_int) -> c_int;
         pub fn PyThread_release_lock(lock: *mut c_void);

@@ -16,13 +16,13 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use crate::context::Scratch;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::group::GroupObject;
-use crate::io;
+use crate::io::{self, Pipe};
 use crate::op::OpObject;
 use crate::state::{Ref, SLICE_NANOSECONDS, State};
 use crate::task::{Current, TaskObject};
@@ -43,6 +43,24 @@ pub struct HomeObject {
     rests: Cell<bool>,
     /// Of the tasks that share their context.
     pub scratch: Scratch,
+    /// How other places wake the loop; `None`: it can watch no descriptor. Made when first asked for.
+    doorbell: OnceLock<Option<Arc<Doorbell>>>,
+}
+
+/// A descriptor that a loop watches for other places.
+pub struct Doorbell {
+    pipe: Pipe,
+    rung: AtomicBool,
+}
+
+impl Doorbell {
+    /// Needs no interpreter.
+    pub fn ring(&self) {
+        // AcqRel: what was left in the box before is seen by whoever swaps it back.
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.pipe.write();
+        }
+    }
 }
 
 /// What is to be stepped, with a reference.
@@ -184,6 +202,7 @@ impl HomeObject {
                 (&raw mut (*this).stepping).write(Cell::new(false));
                 (&raw mut (*this).rests).write(Cell::new(false));
                 (&raw mut (*this).scratch).write(Scratch::new());
+                (&raw mut (*this).doorbell).write(OnceLock::new());
                 (&raw mut (*this).inner).write(Mutex::new(Inner {
                     next: None,
                     in_a_row: 0,
@@ -783,6 +802,41 @@ impl HomeObject {
         }
     }
 
+    // Other places.
+
+    /// How other places wake this loop, if it can watch a descriptor.
+    pub fn doorbell(&self, state: &State) -> Option<Arc<Doorbell>> {
+        if let Some(known) = self.doorbell.get() {
+            return known.clone();
+        }
+        let _aside = ffi::Aside::new();
+        let made = (|| {
+            let event_loop = self.event_loop().ok_or_else(|| ffi::runtime_error("the event loop is gone"))?;
+            let pipe = Pipe::new()?;
+            let number = ffi::integer(pipe.reads() as usize)?;
+            // SAFETY: live objects.
+            unsafe {
+                let answer = Owned::from_new(c::PyObject_GetAttrString(self.as_ptr(), c"_answer".as_ptr()))?;
+                ffi::call_method(state.get(Ref::AddReader), &[event_loop.as_ptr(), number.as_ptr(), answer.as_ptr()])?;
+            }
+            Ok(Arc::new(Doorbell { pipe, rung: AtomicBool::new(false) }))
+        })();
+        let made = made.map_err(|Raised| drop(ffi::take_error())).ok();
+        self.doorbell.get_or_init(|| made).clone()
+    }
+
+    /// The loop was rung.
+    fn answer(&self) {
+        let _turn = self.turn();
+        if let Some(Some(bell)) = self.doorbell.get() {
+            bell.pipe.drain();
+            // AcqRel: see `ring`. Who rings from now on writes again.
+            bell.rung.swap(false, Ordering::AcqRel);
+        }
+        // SAFETY: a live object of ours.
+        unsafe { State::of(self.as_ptr()) }.place.look();
+    }
+
     // Cancels that came too late.
 
     /// Delivers a cancel to the running task at its next suspension.
@@ -949,6 +1003,14 @@ unsafe extern "C" fn drain_dealloc(slf: *mut PyObject) {
     }
 }
 
+unsafe extern "C" fn answer(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: as for `fire`.
+        unsafe { HomeObject::of(slf) }.answer();
+        Ok(ffi::none())
+    })
+}
+
 unsafe extern "C" fn fire(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: the interpreter passes a live home, here and below.
@@ -1057,6 +1119,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         let this: *mut HomeObject = slf.cast();
         ptr::drop_in_place(&raw mut (*this).weak_loop);
         ptr::drop_in_place(&raw mut (*this).inner);
+        ptr::drop_in_place(&raw mut (*this).doorbell);
         ffi::free(slf);
     }
 }
@@ -1066,7 +1129,12 @@ pub fn make_types(module: *mut PyObject) -> Py<(Owned, Owned)> {
     use ffi::Method::{NoArguments, OneArgument};
     let methods = ffi::methods(
         "_Home",
-        &[(c"_fire", NoArguments(fire)), (c"_deliver", OneArgument(deliver)), (c"_tasks", NoArguments(tasks))],
+        &[
+            (c"_answer", NoArguments(answer)),
+            (c"_fire", NoArguments(fire)),
+            (c"_deliver", OneArgument(deliver)),
+            (c"_tasks", NoArguments(tasks)),
+        ],
     );
     let home = vec![
         ffi::slot(c::Py_tp_traverse, traverse as *mut c_void),

@@ -154,6 +154,11 @@ mod system {
             Ok(Self { read: ends[0], write: ends[1] })
         }
 
+        /// The descriptor to watch.
+        pub fn reads(&self) -> c_int {
+            self.read
+        }
+
         pub fn write(&self) {
             // SAFETY: one byte; a full pipe is as good.
             unsafe { libc::write(self.write, [1_u8].as_ptr().cast(), 1) };
@@ -232,6 +237,10 @@ mod system {
                     "a thread cannot wait for a descriptor on this system: await the operation in an event loop",
                 )
             })
+        }
+
+        pub fn reads(&self) -> c_int {
+            -1
         }
 
         pub fn write(&self) {}

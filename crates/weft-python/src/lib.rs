@@ -5,6 +5,7 @@
 //! - `home` is the asyncio side (a loop's queue of decided operations), `task` what it steps without the loop, `thread` the blocking one, `scope` the cancelling of threads.
 //! - `wake` is where the two meet: whoever meets a parked operation wakes it there.
 //! - `stop` is the exception that carries the result of an `await`, `awaiting` what `op.__await__()` returns.
+//! - `value` is what is in a channel, `crossing` all that leaves an interpreter.
 //! - `timers`, `barrier`, `io` are further kinds of operation; `errors` and `origin` say what went wrong, and where.
 //!
 //! On PyPy none of this is compiled: the module is then a bridge to the package `weft._pure`, see `ffi/pypy.rs`.
@@ -29,6 +30,8 @@ mod barrier;
 mod channel;
 #[cfg(not(PyPy))]
 mod context;
+#[cfg(not(PyPy))]
+mod crossing;
 #[cfg(not(PyPy))]
 mod docs;
 #[cfg(not(PyPy))]
@@ -67,6 +70,8 @@ mod task;
 mod thread;
 #[cfg(not(PyPy))]
 mod timers;
+#[cfg(not(PyPy))]
+mod value;
 #[cfg(not(PyPy))]
 mod wake;
 
@@ -122,6 +127,7 @@ fn execute(module: &Owned) -> Py<()> {
         (Ref::Await, c"_Await", awaiting::make_type(module.as_ptr())?),
         (Ref::WeftTask, c"Task", task::make_type(module.as_ptr())?),
         (Ref::Stop, c"_Stop", stop::make_type(module.as_ptr())?),
+        (Ref::Memory, c"_Memory", crossing::decode::make_type(module.as_ptr())?),
     ];
     let group = group::make_type(module.as_ptr())?;
     ffi::set_attribute(module, c"_Group", group.as_ptr())?;
@@ -213,6 +219,17 @@ pub unsafe extern "C" fn PyInit__weft() -> *mut PyObject {
                 (c"readable", OneArgument(io::readable)),
                 (c"writable", OneArgument(io::writable)),
                 (c"_after_fork", NoArguments(channel::after_fork)),
+                (c"_add_peer", Fast(crossing::remote::add_peer)),
+                (c"_disconnect", OneArgument(crossing::remote::disconnect)),
+                (c"_connect", OneArgument(crossing::remote::connect)),
+                (c"_leave_root", NoArguments(crossing::remote::leave_root)),
+                (c"_share", OneArgument(crossing::share::share_channel)),
+                (c"_is_linked", NoArguments(crossing::remote::is_linked)),
+                (c"_check_crossing", OneArgument(crossing::encode::check)),
+                (c"_spin", OneArgument(thread::set_spin)),
+                (c"_listen", NoArguments(crossing::place::listen)),
+                (c"_leave", NoArguments(crossing::place::leave)),
+                (c"_interpreter", OneArgument(crossing::interpreter::run)),
             ],
         );
         let slots = vec![

@@ -190,6 +190,15 @@ pub unsafe extern "C" fn is_ready(slf: *mut PyObject, _: *mut PyObject) -> *mut 
 }
 
 /// `recv on channel 'jobs' (...), operation made at app.py:12`, for messages.
+/// `_party()`: who waits for it, if somebody does: a task or what is called instead, a thread's number, True where that is not known. None: it
+/// does not wait.
+pub unsafe extern "C" fn party(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes a live operation.
+        unsafe { OpObject::of(slf) }.party()
+    })
+}
+
 pub unsafe extern "C" fn describe(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `begin`.
     ffi::edge_object(|| ffi::string(unsafe { op(slf) }.description().trim_end_matches(',')))

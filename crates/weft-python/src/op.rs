@@ -13,10 +13,12 @@
 //!     \-> TAKEN                            became a leaf of a select
 //! ```
 
+mod bell;
 mod future;
 mod leaf;
 mod object;
 mod rare;
+mod remote;
 mod result;
 
 pub use future::{close, iternext, throw};
@@ -41,6 +43,7 @@ use weft_core::waitq::Node;
 
 use crate::barrier::BarrierObject;
 use crate::channel::{ChannelObject, Via};
+use crate::crossing::remote::ANSWERED;
 use crate::ends::EndObject;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
@@ -48,6 +51,7 @@ use crate::lowlevel;
 use crate::origin::Origin;
 use crate::selecting::SelectingObject;
 use crate::state::State;
+use crate::value::Value;
 use crate::wake;
 
 /// What an operation does.
@@ -185,7 +189,7 @@ const FEW: usize = 4;
 pub struct OpObject {
     head: PyObject,
     role: UnsafeCell<Role>,
-    node: Node<Owned>,
+    node: Node<Value>,
     /// A strong reference to what the operation was made from (of a channel operation the channel or the end); null for timers and the like.
     owner: *mut PyObject,
     /// See `rare`.
@@ -304,6 +308,10 @@ impl OpObject {
     const MISSED: u16 = 1 << 10;
     /// Its node is counted as a reference.
     const LINKED: u16 = 1 << 11;
+    /// Parked with a bell: see `crossing::place`.
+    const BELL: u16 = 1 << 12;
+    /// Waits in the root as well: see `remote`.
+    const REMOTE: u16 = 1 << 13;
 
     #[inline]
     fn is(&self, flag: u16) -> bool {
@@ -412,7 +420,7 @@ impl OpObject {
         self.offset.set(u16::try_from(offset).unwrap_or(0));
     }
 
-    pub fn set_rest(&self, rest: VecDeque<Owned>) {
+    pub fn set_rest(&self, rest: VecDeque<Value>) {
         self.set_extra(Extra::SendMany(rest));
     }
 
@@ -438,7 +446,7 @@ impl OpObject {
     }
 
     #[inline]
-    fn chan(&self) -> &Chan<Owned> {
+    fn chan(&self) -> &Chan<Value> {
         &self.channel().chan
     }
 
@@ -560,6 +568,12 @@ impl OpObject {
             self.set(Self::DEAD_END, true);
             return Ok(true);
         }
+        if via.channel.is_sharing() {
+            if via.channel.remote().is_some() {
+                return Ok(false);
+            }
+            self.turn_value()?;
+        }
         loop {
             let mut wakes = Wakes::new();
             // SAFETY: not parked: the slot is ours, and filled for a send.
@@ -620,6 +634,9 @@ impl OpObject {
     fn is_ready(&self) -> Py<bool> {
         self.via().check()?;
         self.set(Self::DEAD_END, self.via().end_is_closed());
+        if self.remote().is_some() {
+            return Ok(self.is(Self::DEAD_END));
+        }
         Ok(self.is(Self::DEAD_END) || if self.is_sending() { self.chan().can_send() } else { self.chan().can_recv() })
     }
 
@@ -671,8 +688,16 @@ impl OpObject {
 
     /// Parks. `true`: it was decided after all. The sleeper is set.
     fn park(&self) -> Py<bool> {
+        let shares = self.is_sharing();
+        if shares {
+            self.check_place()?;
+        }
         if self.kind == Kind::NextEvent {
             return Ok(self.selecting().park(self));
+        }
+        let remote = shares && self.is_remote();
+        if remote {
+            self.gather()?;
         }
         if self.is_plain_select() {
             // Not done yet: the first look at such a select has no need of it.
@@ -683,9 +708,14 @@ impl OpObject {
                 })
             })?;
         }
+        if shares {
+            self.turn_value()?;
+        }
         // SAFETY: nothing is parked; the waiter is ours.
-        unsafe { self.waiter().arm(wake::waker(self)) };
-        let decided = if self.is_on_channel() {
+        unsafe { self.waiter().arm(self.waker(shares)) };
+        let decided = if self.is_on_channel() && remote {
+            self.park_in_root()?
+        } else if self.is_on_channel() {
             // SAFETY: as above. The node stays: the operation lives until it was unlinked, for `linked` references are counted for it.
             unsafe {
                 self.node.bind(self.waiter(), 0);
@@ -698,6 +728,7 @@ impl OpObject {
                 };
                 if decided {
                     drop(self.waiter().disarm());
+                    self.silence();
                     self.drop_references(1);
                     if self.woke(wakes) {
                         return self.park();
@@ -724,6 +755,7 @@ impl OpObject {
                     self.disarm_outside();
                     // SAFETY: no node is in a queue, and what was armed outside is disarmed.
                     drop(unsafe { self.waiter().disarm() });
+                    self.silence();
                     return Err(raised);
                 }
                 self.add_references(queued);
@@ -732,12 +764,27 @@ impl OpObject {
                     self.disarm_outside();
                     // SAFETY: as above.
                     drop(unsafe { self.waiter().disarm() });
+                    self.silence();
                     self.drop_references(queued);
+                } else if remote {
+                    return self.park_in_root();
                 }
                 Ok(decided)
             })?
         };
         Ok(decided)
+    }
+
+    /// Parked here, it parks in the root. `true`: it was decided meanwhile.
+    fn park_in_root(&self) -> Py<bool> {
+        if let Err(raised) = self.park_remote() {
+            // What was met here meanwhile is undone with it: it has taken nothing.
+            if !self.withdraw() {
+                self.settle();
+            }
+            return Err(raised);
+        }
+        Ok(false)
     }
 
     fn is_plain_select(&self) -> bool {
@@ -790,14 +837,20 @@ impl OpObject {
         if self.kind == Kind::NextEvent {
             return self.selecting().withdraw(self);
         }
+        if self.is(Self::REMOTE) && !self.recall() {
+            return false;
+        }
         if !self.waiter().withdraw() {
             return false;
         }
-        self.unlink();
+        if !self.is_on_channel() || self.remote().is_none() {
+            self.unlink();
+        }
         self.disarm_outside();
         // SAFETY: withdrawn: the waiter is ours.
         drop(unsafe { self.waiter().clear() });
         self.drop_references(self.linked());
+        self.silence();
         true
     }
 
@@ -811,19 +864,25 @@ impl OpObject {
         if self.kind == Kind::NextEvent {
             return;
         }
-        let winner = self.waiter().met().unwrap_or(0);
+        let by_root = self.settle_remote();
+        let met = self.waiter().met();
+        let winner = if by_root { self.winner() } else { met.unwrap_or(0) };
         self.set_winner(winner);
         if self.is_on_channel() {
             // Its one node was claimed, and the reference went with the waker.
             self.set_linked(0);
+            self.silence();
             return;
         }
         self.unlink();
         self.disarm_outside();
         // SAFETY: decided: the waiter is ours.
         drop(unsafe { self.waiter().clear() });
-        let claimed = u32::from(self.leaf(winner).was_claimed_in_queue());
+        // Of what was met here, though the root was first, a reference has gone with the waker all the same.
+        let met = if by_root { met.filter(|case| *case != ANSWERED) } else { Some(winner) };
+        let claimed = u32::from(met.is_some_and(|case| self.leaf(case).was_claimed_in_queue()));
         self.drop_references(self.linked().saturating_sub(claimed));
+        self.silence();
     }
 
     pub fn is_met(&self) -> bool {
@@ -848,7 +907,7 @@ impl OpObject {
     ///
     /// # Safety
     /// A live operation whose sleeper is set, and a reference that is the caller's.
-    pub unsafe fn wake(op: *mut Self) -> Option<Owned> {
+    pub unsafe fn wake(op: *mut Self) -> Option<Value> {
         // SAFETY: the caller's promise.
         unsafe {
             match (*op).asleep() {
@@ -897,7 +956,7 @@ impl OpObject {
     }
 
     /// For a decided operation that nobody will take up: it ends, and the value it received, if it did, is returned.
-    fn abandon(&self) -> Option<Owned> {
+    fn abandon(&self) -> Option<Value> {
         if self.phase.swap(DONE, Ordering::Relaxed) == DONE {
             return None;
         }
@@ -935,17 +994,34 @@ impl OpObject {
     #[inline(always)]
     pub fn perform_now(&self) -> Py<Option<Owned>> {
         self.begin()?;
-        let decided = self.try_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        let mut decided = self.try_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        if !decided && self.has_default() && self.is_remote() {
+            decided = self.try_remote().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        }
         if decided {
             return self.result().map(Some);
         }
         self.defaulted().transpose()
     }
 
+    /// The result of one look at channels that another process keeps; for what is not to wait.
+    pub fn perform_in_root(&self) -> Py<Option<Owned>> {
+        if !self.is_remote() {
+            return Ok(None);
+        }
+        match self.try_remote().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))? {
+            true => self.result().map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Tries, and keeps what it comes to for `take_decided`. `false`: it has to wait.
     pub fn decide_now(&self) -> Py<bool> {
         self.begin()?;
-        let decided = self.try_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        let mut decided = self.try_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        if !decided && self.has_default() && self.is_remote() {
+            decided = self.try_remote().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        }
         if !decided && self.has_default() {
             self.set_winner(DEFAULT);
         } else if !decided {
@@ -1248,6 +1324,7 @@ pub fn make_type(module: *mut PyObject) -> Py<Owned> {
             (c"cancel", Fast(future::cancel)),
             (c"_fire", OneArgument(future::fire)),
             (c"_describe", NoArguments(lowlevel::describe)),
+            (c"_party", NoArguments(lowlevel::party)),
             (c"_begin", NoArguments(lowlevel::begin)),
             (c"_park", Fast(lowlevel::park)),
             (c"_resume", NoArguments(lowlevel::resume)),

@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::{Mutex, MutexGuard};
+use std::task::Waker;
 
 use weft_core::chan::{End, Wakes};
 use weft_core::selecting::{Key, Next, Selecting};
@@ -13,6 +14,7 @@ use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::op::{self, Asleep, Kind, OpObject};
 use crate::selected;
 use crate::state::{Ref, State};
+use crate::value::Value;
 use crate::wake;
 
 /// `weft.Selecting`.
@@ -23,7 +25,7 @@ pub struct SelectingObject {
 }
 
 struct Inner {
-    core: Selecting<Owned>,
+    core: Selecting<Value>,
     /// By the core's place: the case, the channel or receiver it was registered with, and the registration's key.
     cases: Vec<Option<(Owned, Owned, Key)>>,
     /// From case to key, as a number: somebody else may be at the place by the time a key that was read here is used.
@@ -40,7 +42,7 @@ struct Inner {
 unsafe impl Send for Inner {}
 
 enum Event {
-    Value(u32, Owned),
+    Value(u32, Value),
     /// The case, its channel, and how that ended.
     Left(Owned, Owned, End),
     Over,
@@ -68,13 +70,14 @@ impl SelectingObject {
         loop {
             let mut gone = Vec::new();
             let mut wakes = Wakes::new();
+            let mut bell = op.bell();
             let (decided, keys) = {
                 let mut inner = self.inner();
                 let event = loop {
                     if let Some(event) = inner.event.take() {
                         break Some(event);
                     }
-                    match inner.core.next(|| wake::waker(op), &mut wakes) {
+                    match inner.core.next(|| bell.take().unwrap_or_else(|| wake::waker(op)), &mut wakes) {
                         Next::Parked => break None,
                         Next::Empty => break Some(Event::Over),
                         Next::Value(key, value) => break Some(Event::Value(key, value)),
@@ -106,6 +109,11 @@ impl SelectingObject {
                 return true;
             }
         }
+    }
+
+    /// Puts another waker in the place of the one that is armed; the other comes back.
+    pub fn rearm(&self, waker: Waker) -> Option<Waker> {
+        self.inner().core.rearm(waker)
     }
 
     fn occupy(&self, op: &OpObject) -> Py<()> {
@@ -153,6 +161,7 @@ impl SelectingObject {
             let decided = self.look(op);
             if decided || self.inner().core.withdraw() {
                 op.drop_reference();
+                op.silence();
                 return Ok(decided);
             }
         }
@@ -174,6 +183,7 @@ impl SelectingObject {
 
     /// Gives back what was counted when the operation began to wait; `claimed`: the waker took its reference with it.
     fn release(&self, op: &OpObject, claimed: bool) {
+        op.silence();
         match op.asleep() {
             Asleep::Loop(home) => home.sit(op, claimed),
             // Counted in `park`.
@@ -215,7 +225,7 @@ impl SelectingObject {
     }
 
     /// For a decided operation that nobody takes up: the value, if it got one. What else happened is kept for the next round.
-    pub fn abandon(&self) -> Option<Owned> {
+    pub fn abandon(&self) -> Option<Value> {
         let waiting = {
             let mut inner = self.inner();
             std::mem::replace(&mut inner.waiting, ptr::null_mut())
@@ -252,7 +262,7 @@ impl SelectingObject {
     }
 
     /// Puts back a value that `abandon` returned.
-    pub fn give_back(&self, value: Owned) {
+    pub fn give_back(&self, value: Value) {
         let returned = self.inner().returned.take();
         if let Some(source) = returned {
             // SAFETY: a channel or receiver.
@@ -276,7 +286,10 @@ impl SelectingObject {
         };
         let state = op.state();
         match event {
-            Some(Event::Value(_, value)) => selected::make(state, case.unwrap_or_else(ffi::none).as_ptr(), value),
+            Some(Event::Value(_, value)) => {
+                let value = value.into_object(state)?;
+                selected::make(state, case.unwrap_or_else(ffi::none).as_ptr(), value)
+            }
             Some(Event::Left(case, source, end)) => {
                 // SAFETY: a channel or receiver.
                 let channel = unsafe { Via::of(source.as_ptr()) }.channel;
@@ -308,6 +321,13 @@ impl SelectingObject {
             via.check()?;
             if via.end_is_closed() {
                 return Err(errors::end_closed(via, None));
+            }
+            if via.channel.remote().is_some() {
+                return Err(ffi::runtime_error(&format!(
+                    "case {}: selecting() cannot watch {}, which another process keeps: use select() in a loop",
+                    ffi::text(case),
+                    via.channel.description()
+                )));
             }
             let keys = self.inner().keys.clone();
             if ffi::check(c::PyDict_Contains(keys.as_ptr(), case))? == 1 {
@@ -518,7 +538,7 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
                 objects.extend([case.as_ptr(), source.as_ptr()]);
             }
             match &inner.event {
-                Some(Event::Value(_, value)) => objects.push(value.as_ptr()),
+                Some(Event::Value(_, value)) => objects.extend(value.as_object()),
                 Some(Event::Left(case, source, _)) => objects.extend([case.as_ptr(), source.as_ptr()]),
                 _ => {}
             }

@@ -4,10 +4,11 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use crate::crossing::place::Place;
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::op::{Rare, Select};
 
@@ -23,7 +24,7 @@ macro_rules! refs {
 
 refs! {
     // Types.
-    Channel, Sender, Receiver, Op, Selected, Statistics, Selecting, Tick, Barrier, Scope, Home, Drain, Stop, Await, WeftTask,
+    Channel, Sender, Receiver, Op, Selected, Statistics, Selecting, Tick, Barrier, Scope, Home, Drain, Stop, Await, WeftTask, Memory,
     // Errors and the search for schedulers, from the Python files.
     Closed, Poisoned, NoReceivers, WouldBlock, BlockingInLoopError, ForkedChannelError, Cancelled, Adopt,
     // Names.
@@ -34,6 +35,7 @@ refs! {
     Empty,
     // Found when first needed.
     GetRunningLoop, CurrentTask, CancelledError, Monotonic, Task, Settled, RegisterTask, UnregisterTask, SteppedProcess,
+    Flatten, Blame, Unpickle, Rebuild,
     #[cfg(not(Py_3_14))] CurrentTasks,
     #[cfg(Py_3_12)] SwapCurrentTask,
     #[cfg(not(Py_3_12))] EnterTask,
@@ -70,6 +72,8 @@ pub struct State {
     /// The home that was asked for last, or null. Borrowed, or it would keep a closed loop's tasks alive: a home that ends takes itself out.
     #[cfg(not(Py_GIL_DISABLED))]
     pub last_home: AtomicPtr<PyObject>,
+    /// This interpreter, for others.
+    pub place: Arc<Place>,
 }
 
 // SAFETY: what is spare is touched only while attached, which where there is a GIL is one thread at a time.
@@ -108,6 +112,7 @@ impl State {
             spare_stop: AtomicPtr::new(ptr::null_mut()),
             #[cfg(not(Py_GIL_DISABLED))]
             last_home: AtomicPtr::new(ptr::null_mut()),
+            place: Arc::new(Place::new()),
         }
     }
 
@@ -454,6 +459,11 @@ impl State {
             let flags = Owned::from_new(c::PyObject_GetAttr(code, self.get(Ref::NameFlags)))?;
             Ok(ffi::long(flags.as_ptr())? & CO_COROUTINE != 0)
         }
+    }
+
+    /// What Python does for values on their way. Borrowed.
+    pub fn crossing(&self, name: Ref, text: &CStr) -> Py<*mut PyObject> {
+        self.found(name, || ffi::import(c"weft._crossing", Some(text)))
     }
 
     /// `time.monotonic()`.

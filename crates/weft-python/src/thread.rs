@@ -1,16 +1,21 @@
 //! Performing an operation by blocking a thread: try without releasing the interpreter, else park through its own lock primitive, which signals interrupt.
 
-use std::cell::RefCell;
-use std::ffi::{c_int, c_longlong, c_void};
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_longlong, c_ulong, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::ffi::{self, Aside, Owned, Py, Raised, c, thread_lock};
+use crate::ffi::{self, Aside, Owned, Py, PyObject, Raised, c, thread_lock};
 use crate::io::{self, Pipe};
 use crate::op::{Kind, OpObject, Sleeper};
 use crate::scope::{self, Scope};
 use crate::state::Ref;
+
+const LONGEST_SPIN: Duration = Duration::from_secs(1);
+
+/// How often a spinning thread waits for an instant between looks at the clock.
+const SPINS_PER_LOOK: u32 = 8;
 
 const EMPTY: u32 = 0;
 const LOCKED: u32 = 1;
@@ -21,6 +26,8 @@ const NOTIFIED: u32 = 3;
 ///
 /// `state` says how the owner sleeps; whoever moves it from LOCKED to NOTIFIED releases the lock, exactly once.
 pub struct Parker {
+    /// The thread's number, as `threading` has it.
+    owner: c_ulong,
     state: AtomicU32,
     /// The interpreter's lock, held except for the instant between `unpark` and the end of the sleep.
     lock: AtomicPtr<c_void>,
@@ -30,6 +37,8 @@ pub struct Parker {
 
 thread_local! {
     static MINE: RefCell<Option<Arc<Parker>>> = const { RefCell::new(None) };
+    /// For how long this thread looks before it sleeps.
+    static SPINS: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 impl Parker {
@@ -43,7 +52,13 @@ impl Parker {
             thread_lock::PyThread_acquire_lock_timed(lock, -1, 0);
             lock
         };
-        Ok(Self { state: AtomicU32::new(EMPTY), lock: AtomicPtr::new(lock), pipe: std::sync::OnceLock::new() })
+        // SAFETY: plain call.
+        let owner = unsafe { thread_lock::PyThread_get_thread_ident() };
+        Ok(Self { owner, state: AtomicU32::new(EMPTY), lock: AtomicPtr::new(lock), pipe: std::sync::OnceLock::new() })
+    }
+
+    pub fn owner(&self) -> c_ulong {
+        self.owner
     }
 
     /// The calling thread's own.
@@ -85,6 +100,17 @@ impl Parker {
             self.state.store(EMPTY, Ordering::Release);
         }
         notified
+    }
+
+    /// Looks for a notice for a while, without sleeping. Without the interpreter.
+    fn spin(&self, duration: Duration) {
+        let start = Instant::now();
+        // Relaxed: the sleep that follows takes the notice, and what comes with it.
+        while self.state.load(Ordering::Relaxed) == EMPTY && start.elapsed() < duration {
+            for _ in 0..SPINS_PER_LOOK {
+                std::hint::spin_loop();
+            }
+        }
     }
 
     /// Sleeps until `unpark`, the deadline, or a signal; it is for the caller to look which. Without the interpreter.
@@ -138,6 +164,18 @@ pub fn after(seconds: f64) -> Option<Instant> {
     Duration::try_from_secs_f64(seconds).ok().and_then(|duration| Instant::now().checked_add(duration))
 }
 
+/// `_spin(seconds)`: for how long this thread is to spin before it sleeps.
+pub unsafe extern "C" fn set_spin(_: *mut PyObject, seconds: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        let given = ffi::seconds(seconds, "seconds")?;
+        match Duration::try_from_secs_f64(given) {
+            Ok(duration) if duration <= LONGEST_SPIN => SPINS.set(duration),
+            _ => return Err(ffi::value_error(&format!("seconds must be from 0 to 1, not {given}"))),
+        }
+        Ok(ffi::none())
+    })
+}
+
 /// Performs an operation by blocking this thread for at most `timeout` seconds.
 pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
     let state = op.state();
@@ -153,6 +191,9 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
         return Ok(result);
     }
     if timeout == Some(0.0) {
+        if let Some(result) = op.perform_in_root()? {
+            return Ok(result);
+        }
         op.give_up();
         return Err(timed_out(op, 0.0));
     }
@@ -177,6 +218,7 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
     }
     let deadline = timeout.and_then(after);
     let parker = Parker::mine()?;
+    let spins = SPINS.get();
     let mut watched = op.with_leaves(io::watched);
     if !watched.is_empty() && parker.pipe.get().is_none() {
         let pipe = Pipe::new()?;
@@ -205,6 +247,9 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
         unsafe {
             let thread = c::PyEval_SaveThread();
             if watched.is_empty() {
+                if !spins.is_zero() {
+                    parker.spin(spins);
+                }
                 parker.sleep(until);
             } else {
                 parker.sleep_polling(&mut watched, until);

@@ -10,6 +10,7 @@ use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::op::{self, Kind, OpObject};
 use crate::origin::Origin;
 use crate::state::{Ref, State};
+use crate::value::Value;
 use crate::wake;
 
 /// `weft.Tick`.
@@ -18,7 +19,7 @@ pub struct TickObject {
     head: PyObject,
     period: f64,
     /// Never sent to: its close is the tick's.
-    pub closing: Arc<Chan<Owned>>,
+    pub closing: Arc<Chan<Value>>,
     inner: Mutex<Inner>,
 }
 

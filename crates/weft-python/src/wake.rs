@@ -3,12 +3,15 @@
 //! The waker of an operation is its address. Each of its nodes in a queue stands for one reference to it (counted when it parks), and whoever claims a
 //! node takes that reference over with the waker: so the operation lives until it was woken, even if its owner is quicker.
 
+use std::ptr;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use weft_core::chan::{Chan, Wakes};
+use weft_core::waiter::Waiter;
 
-use crate::ffi::{Owned, c};
+use crate::ffi::{PyObject, c};
 use crate::op::OpObject;
+use crate::value::Value;
 
 static TABLE: RawWakerVTable = RawWakerVTable::new(
     |data| {
@@ -42,27 +45,41 @@ pub fn all(wakes: Wakes) {
 
 /// Wakes all. A receiver that got a value but is gone with its loop gives it back: the value is returned, to be sent again.
 #[inline]
-pub fn all_but_gone(wakes: Wakes) -> Option<Owned> {
+pub fn all_but_gone(wakes: Wakes) -> Option<Value> {
     if wakes.is_empty() {
         return None;
     }
     let mut back = None;
     for waker in wakes.into_wakers() {
-        // SAFETY: as in the table; every waker on a channel of Python values is ours.
-        let value = unsafe { OpObject::wake(waker.data().cast_mut().cast()) };
+        let value = wake(waker);
         back = back.or(value);
     }
     back
 }
 
 /// As [`all_but_gone`], for several values.
-pub fn all_and_returned(wakes: Wakes) -> Vec<Owned> {
-    // SAFETY: as above.
-    wakes.into_wakers().filter_map(|waker| unsafe { OpObject::wake(waker.data().cast_mut().cast()) }).collect()
+pub fn all_and_returned(wakes: Wakes) -> Vec<Value> {
+    wakes.into_wakers().filter_map(wake).collect()
+}
+
+/// Wakes one: an operation of this interpreter at once, any other by its bell.
+#[inline]
+fn wake(waker: Waker) -> Option<Value> {
+    if ptr::eq(waker.vtable(), &TABLE) {
+        // SAFETY: as in the table.
+        return unsafe { OpObject::wake(waker.data().cast_mut().cast()) };
+    }
+    waker.wake();
+    None
+}
+
+/// The operation that waits with this waiter, unless it has a bell.
+pub fn behind(waiter: &Waiter) -> Option<*mut PyObject> {
+    waiter.data_of(&TABLE).map(|op| op.cast_mut().cast())
 }
 
 /// Puts a value that reached a receiver which is gone back into its channel. What comes back can be delivered to nobody.
-pub fn give_back(chan: &Chan<Owned>, mut value: Owned) -> Option<Owned> {
+pub fn give_back(chan: &Chan<Value>, mut value: Value) -> Option<Value> {
     loop {
         let (answer, wakes) = chan.give_back(value);
         match all_but_gone(wakes) {

@@ -34,6 +34,7 @@ __all__ += [
     "__version__",
     "_add_scheduler",
     "_scheduler_here",
+    "_spin",
     "after",
     "always",
     "at",
@@ -48,6 +49,12 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():
 
 __version__ = version()
 _steps_tasks = False
+
+
+def _spin(seconds: float) -> None:
+    """Nobody runs at the same time: there is nothing to look for."""
+    if not 0 <= arguments.number(seconds, "seconds") <= 1:
+        raise ValueError(f"seconds must be from 0 to 1, not {seconds}")
 
 
 def _after_fork() -> None:

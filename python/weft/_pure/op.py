@@ -227,6 +227,10 @@ class Op(Waiter):
     def _describe(self) -> str:
         return self._description().rstrip(",")
 
+    def _party(self) -> object:
+        """Who waits for it, for a snapshot: True, as that is not known here; None when nobody does."""
+        return True if self._phase == "waiting" else None
+
     def _is_outside(self) -> bool:
         """Whether there is anything to watch but channels."""
         return any(case.due() is not None or case.descriptor() is not None for case in self._cases)

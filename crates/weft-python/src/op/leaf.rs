@@ -6,14 +6,15 @@ use weft_core::select::{Case, Gate, Outside, RecvCase, SendCase};
 
 use super::{Asleep, Extra, FEW, Kind, OpObject};
 use crate::barrier::BarrierObject;
-use crate::ffi::{Owned, Py};
+use crate::ffi::Py;
 use crate::io;
 use crate::timers::TickObject;
+use crate::value::Value;
 
 /// A leaf as weft-core sees it.
 pub(super) enum Leaf<'a> {
-    Send(SendCase<'a, Owned>),
-    Recv(RecvCase<'a, Owned>),
+    Send(SendCase<'a, Value>),
+    Recv(RecvCase<'a, Value>),
     Sync(SyncCase<'a>),
     Outside(Outside),
 }
@@ -86,6 +87,9 @@ impl OpObject {
         if self.is(Self::DEAD_END) {
             return Leaf::Outside(Outside { ready: true });
         }
+        if self.remote().is_some() {
+            return Leaf::Outside(Outside { ready: false });
+        }
         match self.kind {
             Kind::Send | Kind::SendMany => Leaf::Send(SendCase { chan: self.chan(), node: &self.node }),
             Kind::Recv | Kind::RecvNext | Kind::RecvMany | Kind::Closing => {
@@ -124,7 +128,7 @@ impl OpObject {
             let via = self.via();
             via.check()?;
             self.set(Self::DEAD_END, via.end_is_closed());
-            return Ok(());
+            return self.turn_value();
         }
         match (self.kind, self.extra()) {
             (Kind::Always, _) => self.set(Self::READY, true),

@@ -14,6 +14,7 @@ use crate::channel::Via;
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::origin::Origin;
 use crate::state::State;
+use crate::value::Value;
 
 /// A new operation that is not on a channel; `owner` is null or what it was made from.
 pub fn make(state: &State, kind: Kind, owner: *mut PyObject, value: Option<Owned>) -> Py<Owned> {
@@ -45,7 +46,7 @@ pub(super) unsafe fn create(
         let this: *mut OpObject = object.cast();
         c::Py_XINCREF(owner);
         (&raw mut (*this).role).write(UnsafeCell::new(Role { waiter: ManuallyDrop::new(Waiter::new()) }));
-        (&raw mut (*this).node).write(Node::new(value));
+        (&raw mut (*this).node).write(Node::new(value.map(Value::object)));
         (&raw mut (*this).owner).write(owner);
         (&raw mut (*this).word).write(Cell::new(ptr::null_mut()));
         (&raw mut (*this).kind).write(kind);
@@ -118,7 +119,7 @@ pub(super) unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc
         see(op.owner);
         see(op.case());
         see(op.code.get());
-        op.node.peek(|value| value.into_iter().for_each(|value| see(value.as_ptr())));
+        op.node.peek(|value| value.and_then(Value::as_object).into_iter().for_each(&mut see));
         match op.word_is() {
             Word::Home | Word::Task => see(op.word.get().cast()),
             Word::Nothing | Word::Thread => {}
@@ -162,7 +163,7 @@ impl OpObject {
     pub(super) fn drop_values(&self, state: &State) {
         // SAFETY: nobody performs an operation that is being destroyed; the slot is ours.
         if let (Some(value), _) = unsafe { self.node.take() } {
-            ffi::drop_contents([value]);
+            ffi::drop_contents(value.into_contents());
         }
         if self.word_is() != Word::Nothing {
             self.drop_word_in(state);

@@ -16,11 +16,13 @@ use std::sync::Arc;
 use weft_core::waitq::Node;
 
 use super::{OpObject, Select};
-use crate::ffi::{self, Owned, PyObject, c};
+use crate::crossing::remote::Wait;
+use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::home::HomeObject;
 use crate::state::State;
 use crate::task::TaskObject;
 use crate::thread::Parker;
+use crate::value::Value;
 
 /// Who is to be woken.
 pub enum Sleeper {
@@ -46,7 +48,7 @@ pub(super) enum Extra {
     None,
     Select(Box<Select>),
     RecvMany(usize),
-    SendMany(VecDeque<Owned>),
+    SendMany(VecDeque<Value>),
     /// Seconds: a delay or a time.
     Time(f64),
     Descriptor {
@@ -73,6 +75,8 @@ pub struct Rare {
     pub(super) winner: Cell<u32>,
     /// How many nodes are counted as references to this root.
     pub(super) linked: Cell<u32>,
+    /// What it waits for in the root.
+    pub(super) wait: Cell<Option<Arc<Wait>>>,
     extra: UnsafeCell<Extra>,
 }
 
@@ -88,6 +92,7 @@ impl Rare {
             timer: Cell::new(None),
             winner: Cell::new(0),
             linked: Cell::new(0),
+            wait: Cell::new(None),
             extra: UnsafeCell::new(Extra::None),
         }
     }
@@ -130,6 +135,7 @@ impl Rare {
         self.timer.set(None);
         self.winner.set(0);
         self.linked.set(0);
+        drop(self.wait.take());
     }
 
     /// All that a collector is to see.
@@ -147,7 +153,7 @@ impl Rare {
         }
         match self.extra() {
             Extra::Select(select) => select.visit(see),
-            Extra::SendMany(rest) => rest.iter().for_each(|value| see(value.as_ptr())),
+            Extra::SendMany(rest) => rest.iter().filter_map(Value::as_object).for_each(see),
             _ => {}
         }
     }
@@ -339,6 +345,21 @@ impl OpObject {
         let rare = self.rare()?;
         let callback = ffi::taken(&rare.callback)?;
         Some((callback, ffi::taken(&rare.context)))
+    }
+
+    /// Who waits for it, for a snapshot: see `lowlevel::party`.
+    pub fn party(&self) -> Py<Owned> {
+        if !self.is_parked() || self.is_met() {
+            return Ok(ffi::none());
+        }
+        match self.asleep() {
+            // SAFETY: the sleeper holds it.
+            Asleep::Thread(parker) => ffi::integer(unsafe { &*parker }.owner() as usize),
+            // SAFETY: what is called is alive while the operation is parked.
+            Asleep::Loop(_) if !self.callback().is_null() => Ok(unsafe { Owned::from_borrowed(self.callback()) }),
+            Asleep::Elsewhere(wake, _) => Ok(wake.clone()),
+            _ => Ok(ffi::boolean(true)),
+        }
     }
 
     /// Has the home, which is the sleeper already, call a task of its own.

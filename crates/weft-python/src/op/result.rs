@@ -10,6 +10,7 @@ use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::selected;
 use crate::state::Ref;
 use crate::timers::TickObject;
+use crate::value::Value;
 use crate::wake;
 
 impl OpObject {
@@ -94,7 +95,7 @@ impl OpObject {
             // SAFETY: decided: the slot is ours.
             let (value, outcome) = unsafe { self.node.take() };
             return match (self.kind, outcome, value) {
-                (Kind::Recv | Kind::RecvNext, Outcome::Done, Some(value)) => Ok(value),
+                (Kind::Recv | Kind::RecvNext, Outcome::Done, Some(value)) => value.into_object(self.channel().state()),
                 (Kind::Send, Outcome::Done, None) => Ok(ffi::none()),
                 (_, outcome, value) => self.unusual(outcome, value),
             };
@@ -102,7 +103,8 @@ impl OpObject {
         // SAFETY: as above.
         let value = match (self.kind, unsafe { self.node.take().0 }) {
             (Kind::SendMany, Some(first)) => Some(self.unsent(first)?),
-            (_, value) => value,
+            (_, Some(value)) => Some(value.into_object(self.state())?),
+            (_, None) => None,
         };
         Err(errors::end_closed(self.via(), value))
     }
@@ -113,8 +115,11 @@ impl OpObject {
             return self.channel_value();
         }
         match (self.kind, self.extra()) {
-            // SAFETY: decided: the slots are ours.
-            (Kind::Always, _) => Ok(unsafe { self.node.take().0 }.unwrap_or_else(ffi::none)),
+            (Kind::Always, _) => {
+                // SAFETY: decided: the slot is ours.
+                let value = unsafe { self.node.take().0 };
+                Ok(value.and_then(Value::into_contents).unwrap_or_else(ffi::none))
+            }
             (Kind::After | Kind::At, _) => ffi::float(self.due()),
             // SAFETY: a tick's owner is its `Tick`.
             (Kind::Tick, _) => unsafe { TickObject::of(self.owner) }.take(self),
@@ -127,7 +132,22 @@ impl OpObject {
     }
 
     #[inline(never)]
-    pub(super) fn unusual(&self, outcome: Outcome, value: Option<Owned>) -> Py<Owned> {
+    pub(super) fn unusual(&self, outcome: Outcome, value: Option<Value>) -> Py<Owned> {
+        let channel = self.via().channel;
+        if channel.remote().is_some() {
+            // SAFETY: decided: the slot is ours, and empty since the value was taken out.
+            unsafe {
+                drop(self.node.put(value));
+                if let Some(result) = self.remote_result(outcome) {
+                    return result;
+                }
+                return self.unusual_here(outcome, self.node.take().0);
+            }
+        }
+        self.unusual_here(outcome, value)
+    }
+
+    fn unusual_here(&self, outcome: Outcome, value: Option<Value>) -> Py<Owned> {
         let channel = self.via().channel;
         match (self.kind, outcome, value) {
             (Kind::Send, Outcome::Done, displaced) => {
@@ -138,10 +158,10 @@ impl OpObject {
                 let Extra::RecvMany(max) = *self.extra() else {
                     return Ok(ffi::none());
                 };
-                let mut values = vec![first];
+                let mut values = Vec::new();
                 let (_, wakes) = channel.chan.try_recv_many(max - 1, &mut values);
                 wake::all(wakes);
-                ffi::list(values)
+                self.rebuilt(first, values)
             }
             (Kind::SendMany, Outcome::Done, displaced) => {
                 channel.undelivered(displaced);
@@ -163,8 +183,12 @@ impl OpObject {
             (Kind::SendMany, Outcome::Full, Some(first)) => {
                 Err(errors::would_block(channel, Some(self.unsent(first)?)))
             }
-            (_, Outcome::Full, Some(value)) => Err(errors::would_block(channel, Some(value))),
-            (Kind::Send, Outcome::Ended(end), Some(value)) => Err(errors::ended_send(channel, end, value)),
+            (_, Outcome::Full, Some(value)) => {
+                Err(errors::would_block(channel, Some(value.into_object(channel.state())?)))
+            }
+            (Kind::Send, Outcome::Ended(end), Some(value)) => {
+                Err(errors::ended_send(channel, end, value.into_object(channel.state())?))
+            }
             (Kind::SendMany, Outcome::Ended(end), Some(first)) => {
                 Err(errors::ended_send(channel, end, self.unsent(first)?))
             }
@@ -178,12 +202,48 @@ impl OpObject {
         }
     }
 
+    /// The list for a `recv_many`. Of values from another place one may be impossible to make here: it goes back into the channel with
+    /// those behind it, and fails who receives it next, unless it is the first.
+    fn rebuilt(&self, first: Value, values: Vec<Value>) -> Py<Owned> {
+        let channel = self.channel();
+        let state = channel.state();
+        let mut values = values.into_iter();
+        let (mut objects, mut back, mut raised) = (Vec::new(), Vec::new(), None);
+        match first.into_object(state) {
+            Ok(object) => objects.push(object),
+            Err(error) => raised = Some(error),
+        }
+        while raised.is_none()
+            && let Some(value) = values.next()
+        {
+            match value.try_into_object(state) {
+                Ok(object) => objects.push(object),
+                Err((Raised, value)) => {
+                    drop(ffi::take_error());
+                    back.push(value);
+                    break;
+                }
+            }
+        }
+        back.extend(values);
+        if !back.is_empty() {
+            let _aside = ffi::Aside::new();
+            for value in back.into_iter().rev() {
+                channel.undelivered(wake::give_back(&channel.chan, value));
+            }
+        }
+        raised.map_or_else(|| ffi::list(objects), Err)
+    }
+
     /// Of a `send_many` that failed: all its values, as a list.
-    pub(super) fn unsent(&self, first: Owned) -> Py<Owned> {
-        let mut values = vec![first];
+    pub(super) fn unsent(&self, first: Value) -> Py<Owned> {
+        let state = self.channel().state();
+        let mut values = vec![first.into_object(state)?];
         // SAFETY: only the performing party touches `extra`.
         if let Extra::SendMany(rest) = unsafe { self.make_rare().extra_mut() } {
-            values.extend(rest.drain(..));
+            for value in rest.drain(..) {
+                values.push(value.into_object(state)?);
+            }
         }
         ffi::list(values)
     }

@@ -1,0 +1,375 @@
+//! Channels of several OS processes. The process that spawned the others is the root, and keeps them all (weft-link's `Hub`); in every other
+//! one a channel is a number, and what is done with it is asked of the root (weft-link's `Client`).
+//!
+//! Both are made once per process and hold no Python object. A thread of the link's never touches one: it leaves an answer in a [`Wait`] and rings the
+//! operation's bell, as another interpreter would.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+
+use weft_core::chan::{Chan, End as Ended};
+use weft_core::error::Cause;
+use weft_link::{
+    About, Answer, ChannelId, Client, Completion, Departure, End, Gone, Host, Hub, Parcel, PeerId, RemoteCause, Socket,
+    Wire,
+};
+use weft_wire::Writer;
+
+use super::decode;
+use super::encode;
+use super::payload::{Attachment, GivenBlock, Payload};
+use super::share::{EndPart, SharedReason};
+use crate::ffi::{self, Owned, Py, PyObject, c};
+use crate::op::OpObject;
+use crate::state::State;
+use crate::value::Value;
+
+static HUB: OnceLock<Hub<Value>> = OnceLock::new();
+static LINK: OnceLock<Client> = OnceLock::new();
+
+/// The link to the root, in a process that is not it.
+pub fn link() -> Option<&'static Client> {
+    LINK.get()
+}
+
+/// The hub, in the root.
+pub fn hub() -> &'static Hub<Value> {
+    HUB.get_or_init(|| Hub::new(Arc::new(Root)))
+}
+
+/// The ends of peers that died are closed with this; which process that was, and how it ended, is asked when somebody is told.
+#[derive(Debug)]
+pub struct Death(pub u64);
+
+impl std::fmt::Display for Death {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the death of peer {}", self.0)
+    }
+}
+
+impl std::error::Error for Death {}
+
+/// What the hub asks of weft.
+struct Root;
+
+impl Host<Value> for Root {
+    fn cause_bytes(&self, cause: &Cause) -> Vec<u8> {
+        let cause: &(dyn std::error::Error + 'static) = &**cause;
+        if let Some(reason) = cause.downcast_ref::<SharedReason>() {
+            return reason.bytes();
+        }
+        // Only its number: who is told here learns the rest, another process that some process is gone.
+        let mut writer = Writer::new();
+        writer.tuple(1);
+        writer.integer(cause.downcast_ref::<Death>().map_or(0, |death| death.0 as i64));
+        writer.into_bytes()
+    }
+
+    fn undelivered(&self, _: &Arc<Chan<Value>>, values: Vec<Value>) {
+        drop(values);
+    }
+
+    fn cause_of_death(&self, peer: PeerId, _: &Departure) -> Option<Cause> {
+        Some(Arc::new(Death(peer.0)))
+    }
+
+    fn gone(&self, _: PeerId, _: Departure) {}
+}
+
+/// A channel of the root, in another process.
+pub struct Remote {
+    client: &'static Client,
+    /// As long as this lives, the root knows the channel.
+    both: End,
+    /// The counted ends that objects of this process stand for: which of them is which makes no difference.
+    ends: Mutex<Vec<End>>,
+}
+
+impl Remote {
+    pub fn new(client: &'static Client, both: End) -> Self {
+        Self { client, both, ends: Mutex::default() }
+    }
+
+    pub fn client(&self) -> &'static Client {
+        self.client
+    }
+
+    pub fn id(&self) -> ChannelId {
+        self.both.channel()
+    }
+
+    pub fn about(&self) -> &Arc<About> {
+        self.both.about()
+    }
+
+    /// An end to send away.
+    pub fn end(&self, side: weft_link::Side) -> End {
+        self.both.open(side)
+    }
+
+    /// An object of this process stands for this end from now on.
+    pub fn keep(&self, end: End) {
+        self.ends.lock().unwrap_or_else(|e| e.into_inner()).push(end);
+    }
+
+    /// One of these objects was closed.
+    pub fn close(&self, side: weft_link::Side, cause: Option<RemoteCause>) {
+        let end = {
+            let mut ends = self.ends.lock().unwrap_or_else(|e| e.into_inner());
+            ends.iter().position(|end| end.side() == side).map(|at| ends.swap_remove(at))
+        };
+        if let Some(end) = end {
+            end.close(cause);
+        }
+    }
+
+    /// How the channel ended, if it has. When the root is gone, so is the channel.
+    pub fn ended(&self) -> (Option<Ended>, Option<Cause>) {
+        match detached(|| self.client.ended(self.id())) {
+            Ok((end, cause)) => (end, cause.map(|cause| Arc::new(cause) as Cause)),
+            Err(Gone) => (Some(Ended::Poisoned), Some(Arc::new(Death(0)))),
+        }
+    }
+}
+
+/// What an operation waits for that was sent to the root.
+pub struct Wait {
+    /// Alive until its answer is here, or it was withdrawn.
+    op: *const OpObject,
+    /// What the root was asked with; for `withdraw`.
+    pub id: AtomicU64,
+    answer: Mutex<Option<Answer>>,
+    arrived: Condvar,
+    /// The leaves that were sent, by their place in the request.
+    pub leaves: Vec<u32>,
+    /// Values received beyond the first.
+    pub more: Mutex<Vec<Value>>,
+    /// How many values were sent.
+    pub sent: AtomicU64,
+    /// It waits in a queue of the root; else for one look only, and nobody is to be woken.
+    parks: bool,
+}
+
+// SAFETY: of the operation only the waiter is used, by `complete`, and that is made for all threads.
+unsafe impl Send for Wait {}
+// SAFETY: as above.
+unsafe impl Sync for Wait {}
+
+/// The case that a waiter is claimed for when the root has answered.
+pub const ANSWERED: u32 = 0x3fff_fffe;
+
+impl Wait {
+    pub fn new(op: &OpObject, leaves: Vec<u32>, parks: bool) -> Self {
+        Self {
+            op,
+            id: AtomicU64::new(0),
+            answer: Mutex::new(None),
+            arrived: Condvar::new(),
+            leaves,
+            more: Mutex::default(),
+            sent: AtomicU64::new(0),
+            parks,
+        }
+    }
+
+    /// The answer, which is here or on its way.
+    pub fn answer(&self) -> Answer {
+        let take = || self.answer.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(answer) = take().take() {
+            return answer;
+        }
+        detached(|| {
+            let mut answer = take();
+            loop {
+                match answer.take() {
+                    Some(answer) => return answer,
+                    None => answer = self.arrived.wait(answer).unwrap_or_else(|e| e.into_inner()),
+                }
+            }
+        })
+    }
+}
+
+impl Completion for Wait {
+    fn complete(&self, _: usize, answer: Answer) {
+        let waker = if self.parks {
+            // SAFETY: the operation waits for the answer before it goes; after the claim is finished it is not looked at again.
+            unsafe { (*self.op).waiter() }.claim(ANSWERED).and_then(weft_core::waiter::Claim::finish)
+        } else {
+            None
+        };
+        *self.answer.lock().unwrap_or_else(|e| e.into_inner()) = Some(answer);
+        self.arrived.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Does something that may wait, without the interpreter.
+pub fn detached<R>(wait: impl FnOnce() -> R) -> R {
+    // SAFETY: the thread state comes back before Python is used again. Nothing in there unwinds.
+    unsafe {
+        let thread = c::PyEval_SaveThread();
+        let result = wait();
+        c::PyEval_RestoreThread(thread);
+        result
+    }
+}
+
+impl Parcel for Value {
+    fn into_wire(self) -> Wire {
+        let Payload { bytes, attachments } = match self.into_payload() {
+            Ok(payload) => *payload,
+            // A shared channel has none: an object belongs to its interpreter.
+            Err(object) => {
+                std::mem::forget(object);
+                Payload::none()
+            }
+        };
+        let mut wire = Wire { bytes, attachments: Vec::new() };
+        for attachment in attachments {
+            let attachment = match attachment {
+                Attachment::Memory(memory) => weft_link::Attachment::Memory(memory),
+                Attachment::End(end) => match end.into_link() {
+                    Some(end) => weft_link::Attachment::End(end),
+                    None => continue,
+                },
+                Attachment::Given(given) => {
+                    // As a pickle without a word and with one block: see `decode`.
+                    let mut writer = Writer::new();
+                    writer.pickle(&[], 1);
+                    writer.attachment();
+                    wire.bytes = writer.into_bytes().into();
+                    weft_link::Attachment::Memory(Arc::new(GivenBlock(given)))
+                }
+            };
+            wire.attachments.push(attachment);
+        }
+        wire
+    }
+
+    fn from_wire(wire: Wire) -> Self {
+        let attachments = wire.attachments.into_iter().map(|attachment| match attachment {
+            weft_link::Attachment::Memory(memory) => Attachment::Memory(memory),
+            weft_link::Attachment::End(end) => Attachment::End(EndPart::of_link(end)),
+        });
+        Self::payload(Box::new(Payload { bytes: wire.bytes, attachments: attachments.collect() }))
+    }
+}
+
+/// The object that a wire stands for.
+pub fn object(state: &State, wire: Wire) -> Py<Owned> {
+    Value::from_wire(wire).into_object(state)
+}
+
+/// An exception as a cause that crosses.
+pub fn cause(state: &State, error: &Owned) -> Py<RemoteCause> {
+    encode::encode(state, error.clone()).map(|payload| RemoteCause(payload.bytes.to_vec()))
+}
+
+/// The exception of a cause that crossed.
+pub fn error_of(state: &State, cause: &RemoteCause) -> Py<Owned> {
+    let mut payload = Payload { bytes: cause.as_bytes().to_vec().into(), attachments: Vec::new() };
+    let found = decode::decode(state, &mut payload)?;
+    // SAFETY: a live object.
+    unsafe {
+        match c::PyExceptionInstance_Check(found.as_ptr()) != 0 {
+            true => Ok(found),
+            false => death(state, 0),
+        }
+    }
+}
+
+/// The error that tells of a peer's death; 0: of one that this process does not know.
+pub fn death(_: &State, peer: u64) -> Py<Owned> {
+    let make = ffi::import(c"weft._os_process", Some(c"death_of"))?;
+    let peer = ffi::integer(peer as usize)?;
+    // SAFETY: live objects.
+    unsafe { ffi::call(make.as_ptr(), &[peer.as_ptr()]) }
+}
+
+fn os_error(error: &std::io::Error) -> ffi::Raised {
+    // SAFETY: an exception type.
+    unsafe { ffi::raise(c::PyExc_OSError, &error.to_string()) }
+}
+
+#[cfg(unix)]
+fn socket(descriptor: *mut PyObject) -> Py<Socket> {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    let number = ffi::long(descriptor)?;
+    // SAFETY: the caller hands a descriptor over.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number as i32) };
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    return Socket::new(descriptor).map_err(|error| os_error(&error));
+    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+    {
+        drop(descriptor);
+        Socket::pair().map(|(socket, _)| socket).map_err(|error| os_error(&error))
+    }
+}
+
+#[cfg(not(unix))]
+fn socket(_: *mut PyObject) -> Py<Socket> {
+    Socket::pair().map(|(socket, _)| socket).map_err(|error| os_error(&error))
+}
+
+/// `_add_peer(descriptor, setting)`: serves another process at the other end of the socket, whose `_connect` returns `setting`. A number for it.
+pub unsafe extern "C" fn add_peer(
+    module: *mut PyObject,
+    arguments: *const *mut PyObject,
+    number: isize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes our module and its array.
+        unsafe {
+            let state = crate::state_of_module(module);
+            let [descriptor, setting] =
+                ffi::parameters("_add_peer", ["descriptor", "setting"], 2, arguments, number, keywords)?;
+            let socket = socket(descriptor)?;
+            let start = encode::encode(state, Owned::from_borrowed(setting))?;
+            let start = Value::payload(start).into_wire();
+            let peer = detached(|| hub().add_peer(socket, start)).map_err(|error| os_error(&error))?;
+            ffi::integer(peer.0 as usize)
+        }
+    })
+}
+
+/// `_disconnect(peer)`
+pub unsafe extern "C" fn disconnect(_: *mut PyObject, peer: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        let peer = PeerId(ffi::long(peer)? as u64);
+        detached(|| hub().disconnect(peer));
+        Ok(ffi::none())
+    })
+}
+
+/// `_connect(descriptor)`: becomes a process of the root at the other end of the socket.
+pub unsafe extern "C" fn connect(module: *mut PyObject, descriptor: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes our module.
+        let state = unsafe { crate::state_of_module(module) };
+        let socket = socket(descriptor)?;
+        let (client, start) = detached(|| Client::connect(socket)).map_err(|error| os_error(&error))?;
+        if LINK.set(client).is_err() {
+            return Err(ffi::runtime_error("this process is linked to a root already"));
+        }
+        object(state, start)
+    })
+}
+
+/// `_disconnect_root()`: leaves in order, when all is done.
+pub unsafe extern "C" fn leave_root(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        if let Some(client) = link() {
+            detached(|| client.leave());
+        }
+        Ok(ffi::none())
+    })
+}
+
+/// `_is_linked()`: whether this process is not the root.
+pub unsafe extern "C" fn is_linked(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| Ok(ffi::boolean(link().is_some())))
+}

@@ -1,0 +1,357 @@
+//! Channels that several places share, and ends of them on their way.
+//!
+//! A channel becomes shared, once and for good, when an end of it leaves its interpreter for the first time. What it holds then is turned into payloads:
+//! what is buffered, what parked senders offer, the reason it was closed with; and what is parked gets bells (`place`). From then on whoever
+//! performs an operation on it turns the value into a payload first, so that no object of one interpreter is ever in a queue that another
+//! looks into.
+//!
+//! Turning a value into a payload may run the program's code. So the channel is said to be *sharing* first, which makes every new
+//! operation do as on a shared channel; then its content is turned over in rounds, outside its lock, until nothing is left to do. No other place
+//! knows the channel before it is done.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use weft_core::chan::Chan;
+use weft_core::error::Cause;
+use weft_link::{About, End, Parcel};
+
+use super::decode;
+use super::encode;
+use super::payload::Payload;
+use super::remote::{self, Remote};
+use crate::channel::{self, ChannelObject, Reason};
+use crate::ends::{self, EndObject, Side};
+use crate::errors;
+use crate::ffi::{self, Owned, Py, PyObject};
+use crate::op::OpObject;
+use crate::state::{Ref, State};
+use crate::value::Value;
+use crate::wake;
+
+/// What every place knows of a channel.
+pub struct Shared {
+    pub chan: Arc<Chan<Value>>,
+    pub name: String,
+    pub made: String,
+    /// Where it was closed or poisoned, once it was.
+    pub closed: Mutex<Option<String>>,
+    /// Where another process keeps it: then `chan` is not used.
+    pub remote: Option<Arc<Remote>>,
+}
+
+/// An end on its way, or a channel itself. An end counts as long as it is on its way, and when it gets lost it is closed.
+pub struct EndPart {
+    shared: Arc<Shared>,
+    side: Option<Side>,
+    counted: bool,
+    /// The same as the link has it, in a process that is not the root.
+    link: Option<End>,
+}
+
+/// The reason of a channel's end, for every place.
+pub struct SharedReason(Mutex<Payload>);
+
+pub fn link_side(side: Side) -> weft_link::Side {
+    match side {
+        Side::Sender => weft_link::Side::Sender,
+        Side::Receiver => weft_link::Side::Receiver,
+    }
+}
+
+impl EndPart {
+    pub fn of_channel(channel: &ChannelObject) -> Py<Self> {
+        channel.check_fork()?;
+        Ok(Self::of(share(channel)?, None))
+    }
+
+    pub fn of_end(end: &EndObject) -> Py<Self> {
+        // SAFETY: an end keeps its channel.
+        let channel = unsafe { ChannelObject::of(end.channel) };
+        channel.check_fork()?;
+        if end.is_closed() {
+            return Err(errors::end_closed(channel::Via { channel, owner: end.channel, end: Some(end) }, None));
+        }
+        let shared = share(channel)?;
+        Ok(Self::of(shared, Some(end.side())))
+    }
+
+    /// One more end of the same side, or the channel once more.
+    pub fn another(&self) -> Self {
+        Self::of(Arc::clone(&self.shared), self.side)
+    }
+
+    fn of(shared: Arc<Shared>, side: Option<Side>) -> Self {
+        if let Some(remote) = &shared.remote {
+            let link = Some(remote.end(side.map_or(weft_link::Side::Both, link_side)));
+            return Self { shared, side, counted: false, link };
+        }
+        let counted = match side {
+            Some(Side::Sender) => shared.chan.add_sender(),
+            Some(Side::Receiver) => shared.chan.add_receiver(),
+            None => false,
+        };
+        Self { shared, side, counted, link: None }
+    }
+
+    /// One that has come over the link.
+    pub fn of_link(end: End) -> Self {
+        let side = match end.side() {
+            weft_link::Side::Sender => Some(Side::Sender),
+            weft_link::Side::Receiver => Some(Side::Receiver),
+            weft_link::Side::Both => None,
+        };
+        let shared = |chan, about: &weft_link::About, remote| {
+            let (name, made) = (about.name.clone(), "another process".to_owned());
+            Arc::new(Shared { chan, name, made, closed: Mutex::new(None), remote })
+        };
+        let about = Arc::clone(end.about());
+        if let Some(client) = remote::link() {
+            let keeper = Remote::new(client, end.open(weft_link::Side::Both));
+            let nothing = Arc::new(Chan::new(Some(0), about.overflow));
+            let shared = shared(nothing, &about, Some(Arc::new(keeper)));
+            return Self { shared, side, counted: false, link: Some(end) };
+        }
+        match end.into_chan() {
+            Ok((chan, counted)) => Self { shared: shared(chan, &about, None), side, counted, link: None },
+            // Not of this root: nothing leads there.
+            Err(_) => {
+                let nothing = Arc::new(Chan::new(Some(0), about.overflow));
+                nothing.close(None).1.wake();
+                Self { shared: shared(nothing, &about, None), side, counted: false, link: None }
+            }
+        }
+    }
+
+    /// The same for the link.
+    pub fn into_link(mut self) -> Option<End> {
+        if let Some(link) = self.link.take() {
+            return Some(link);
+        }
+        if remote::link().is_some() {
+            return None;
+        }
+        let about = About {
+            capacity: self.shared.chan.capacity(),
+            overflow: self.shared.chan.overflow(),
+            name: self.shared.name.clone(),
+        };
+        let both = remote::hub().end(&self.shared.chan, Arc::new(about));
+        // Counted before the one that this is, which is dropped, is uncounted.
+        Some(both.open(self.side.map_or(weft_link::Side::Both, link_side)))
+    }
+
+    /// The end as an object of this interpreter.
+    pub fn into_object(mut self, state: &State) -> Py<Owned> {
+        let channel = channel::shared(state, &self.shared)?;
+        match self.side {
+            None => Ok(channel),
+            Some(side) => {
+                // SAFETY: just made or found.
+                let end = ends::adopt(unsafe { ChannelObject::of(channel.as_ptr()) }, side, self.counted)?;
+                self.counted = false;
+                if let (Some(remote), Some(link)) = (&self.shared.remote, self.link.take()) {
+                    remote.keep(link);
+                }
+                Ok(end)
+            }
+        }
+    }
+}
+
+impl Drop for EndPart {
+    fn drop(&mut self) {
+        if !std::mem::take(&mut self.counted) {
+            return;
+        }
+        match self.side {
+            Some(Side::Sender) => self.shared.chan.remove_sender(None).wake(),
+            Some(Side::Receiver) => {
+                let (values, wakes) = self.shared.chan.remove_receiver(None);
+                wakes.wake();
+                drop(values);
+            }
+            None => {}
+        }
+    }
+}
+
+/// The reason for an end, as every place can read it.
+pub fn reason(state: &State, reason: &Reason) -> Py<Cause> {
+    let payload = encode::encode(state, reason.error.clone())?;
+    Ok(Arc::new(SharedReason(Mutex::new(*payload))))
+}
+
+impl SharedReason {
+    /// As it crosses to another process, where what travels beside the bytes is missed.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).bytes.to_vec()
+    }
+
+    /// The exception as an object of this interpreter: another one at each call.
+    pub fn error(&self, state: &State) -> Py<Owned> {
+        let mut payload = {
+            let known = self.0.lock().unwrap_or_else(|e| e.into_inner());
+            known.copy()
+        };
+        decode::decode(state, &mut payload)
+    }
+}
+
+impl std::fmt::Debug for SharedReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SharedReason")
+    }
+}
+
+impl std::fmt::Display for SharedReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a Python exception of another place")
+    }
+}
+
+impl std::error::Error for SharedReason {}
+
+/// What every place is to know of a channel, which is shared from now on.
+pub fn share(channel: &ChannelObject) -> Py<Arc<Shared>> {
+    if let Some(shared) = channel.shared.get() {
+        return Ok(Arc::clone(shared));
+    }
+    channel.state().place.be_known();
+    channel.sharing.store(true, Ordering::Release);
+    if let Err(raised) = turn_over(channel) {
+        if channel.shared.get().is_none() {
+            channel.sharing.store(false, Ordering::Release);
+        }
+        return Err(raised);
+    }
+    let remote = match remote::link() {
+        Some(client) => Some(Arc::new(move_to_root(channel, client)?)),
+        None => None,
+    };
+    let shared = channel.shared.get_or_init(|| {
+        Arc::new(Shared {
+            chan: Arc::clone(&channel.chan),
+            name: channel.name(),
+            made: channel.made_at(),
+            closed: Mutex::new(channel.closed_at()),
+            remote,
+        })
+    });
+    Ok(Arc::clone(shared))
+}
+
+/// `_share(channel)`: what is sent on it is made fit for other places from now on, before one of them knows it.
+pub unsafe extern "C" fn share_channel(module: *mut PyObject, channel: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        // SAFETY: the interpreter passes our module and a live object, which is a channel as just checked.
+        unsafe {
+            if !crate::state_of_module(module).is(channel, Ref::Channel) {
+                return Err(ffi::type_error(&format!("_share() takes a channel, not {}", ffi::type_name(channel))));
+            }
+            share(ChannelObject::of(channel))?;
+        }
+        Ok(ffi::none())
+    })
+}
+
+/// Has the root keep a channel of this process, with what is in it.
+fn move_to_root(channel: &ChannelObject, client: &'static weft_link::Client) -> Py<Remote> {
+    let all = channel.chan.statistics();
+    if all.parked_senders + all.parked_receivers > 0 {
+        channel.sharing.store(false, Ordering::Release);
+        return Err(ffi::runtime_error(&format!(
+            "{} cannot go to another process while somebody waits on it: send its end away first",
+            channel.description()
+        )));
+    }
+    let about = About { capacity: all.capacity, overflow: channel.chan.overflow(), name: channel.name() };
+    let both = client.create(about);
+    let values = channel.chan.drain().into_iter().map(Parcel::into_wire).collect::<Vec<_>>();
+    let id = both.channel();
+    let remote = Remote::new(client, both);
+    if !values.is_empty() && client.fill(id, values).is_err() {
+        return Err(ffi::runtime_error(
+            "the process that keeps the shared channels is gone, or the values are too many",
+        ));
+    }
+    for (side, count) in [(weft_link::Side::Sender, all.senders), (weft_link::Side::Receiver, all.receivers)] {
+        for _ in 0..count.unwrap_or(0) {
+            remote.keep(remote.end(side));
+        }
+    }
+    if let (Some(end), reason) = channel.chan.end() {
+        let reason = channel.remote_reason(reason.as_ref())?;
+        let _ = remote::detached(|| match end {
+            weft_core::chan::End::Poisoned => client.poison(id, reason),
+            _ => client.close(id, reason),
+        });
+    }
+    Ok(remote)
+}
+
+/// Makes all that the channel holds fit for other places.
+fn turn_over(channel: &ChannelObject) -> Py<()> {
+    let state = channel.state();
+    // What is parked, with a reference each; new operations park with bells already.
+    let mut parked = Vec::new();
+    channel.chan.visit(
+        |_| (),
+        |_| (),
+        |waiter| {
+            // SAFETY: what is parked is alive.
+            if let Some(op) = wake::behind(unsafe { waiter.as_ref() }) {
+                // SAFETY: as above.
+                parked.push(unsafe { Owned::from_borrowed(op) });
+            }
+        },
+    );
+    for op in &parked {
+        // SAFETY: an operation, held.
+        unsafe { OpObject::of(op.as_ptr()) }.take_bell();
+    }
+    loop {
+        let mut objects = Vec::new();
+        channel.chan.change(|value| {
+            if let Some(object) = value.as_object() {
+                // SAFETY: what the channel holds is alive.
+                objects.push(unsafe { Owned::from_borrowed(object) });
+            }
+        });
+        if objects.is_empty() {
+            break;
+        }
+        let mut payloads: HashMap<*mut PyObject, Value> = HashMap::new();
+        let mut spare = Vec::new();
+        for object in &objects {
+            let payload = Value::payload(encode::encode_shared(state, object)?);
+            // The same object twice: the second one is found in the next round.
+            spare.extend(payloads.insert(object.as_ptr(), payload));
+        }
+        channel.chan.change(|value| {
+            if let Some(object) = value.as_object()
+                && let Some(payload) = payloads.remove(&object)
+            {
+                spare.push(std::mem::replace(value, payload));
+            }
+        });
+    }
+    let (_, cause) = channel.chan.end();
+    if let Some(known) = cause.as_ref().and_then(channel::local_reason) {
+        let cause = reason(state, known)?;
+        drop(channel.chan.replace_cause(cause));
+    }
+    Ok(())
+}
+
+/// A value for a channel that is shared.
+pub fn value(state: &State, object: Owned) -> Py<Value> {
+    match Value::in_a_word(object.as_ptr()) {
+        Some(value) => {
+            state.place.look();
+            Ok(value)
+        }
+        None => encode::encode(state, object).map(Value::payload),
+    }
+}

@@ -1,0 +1,259 @@
+//! An operation on channels that another process keeps: it is sent to the root, and waits there.
+//!
+//! What of a select is not on such a channel (a timer, a descriptor, an end that is waited for) stays here, and takes nothing from anybody. When it
+//! comes first, the request is taken back; when that is too late, the root's answer counts, and what came here is as if it had not been
+//! looked at. So exactly one case commits, and the root alone decides about values.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use weft_core::chan::{End, Outcome};
+use weft_core::select::Policy;
+use weft_link::{Action, Answer, Case, Completion, Decided, Operation, Parcel, SubmitError, Wire};
+
+use super::{Extra, Kind, OpObject};
+use crate::crossing::encode;
+use crate::crossing::remote::{self, ANSWERED, Remote, Wait, detached};
+use crate::crossing::share;
+use crate::ffi::{self, Owned, Py};
+use crate::value::Value;
+
+impl OpObject {
+    /// The channel of the root that this leaf is on.
+    #[inline]
+    pub(super) fn remote(&self) -> Option<&Arc<Remote>> {
+        if self.is_on_channel() { self.channel().remote() } else { None }
+    }
+
+    /// Whether any leaf is on such a channel. In the root none is.
+    #[inline]
+    pub(super) fn is_remote(&self) -> bool {
+        remote::link().is_some()
+            && self.with_leaves(|leaves| {
+                // SAFETY: held by the select, or this operation itself.
+                leaves.iter().any(|leaf| unsafe { &**leaf }.remote().is_some())
+            })
+    }
+
+    /// Channels of this process that stand in a select beside channels of the root become such: a select is decided in one place.
+    pub(super) fn gather(&self) -> Py<()> {
+        self.with_leaves(|leaves| {
+            for leaf in leaves {
+                // SAFETY: as above.
+                let leaf = unsafe { &**leaf };
+                match leaf.kind {
+                    Kind::Sync => {
+                        return Err(ffi::runtime_error(
+                            "a barrier cannot stand in a select beside a channel that another process keeps",
+                        ));
+                    }
+                    Kind::Closing => {}
+                    _ if leaf.is_on_channel() && leaf.remote().is_none() => drop(share::share(leaf.channel())?),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn action(&self) -> Py<Action> {
+        let state = self.channel().state();
+        let wire = |value: &Value| -> Py<Wire> {
+            // What is to be sent stays here until it was taken: it may come back.
+            let object = match value.as_object() {
+                // SAFETY: what the slot holds.
+                Some(object) => unsafe { Owned::from_borrowed(object) },
+                None => return Err(ffi::runtime_error("a value that was sent before cannot be sent again")),
+            };
+            encode::encode(state, object).map(|payload| Value::payload(payload).into_wire())
+        };
+        // SAFETY: not parked: the slot is ours.
+        let first = unsafe { self.node.peek(|value| value.map(wire)) }.transpose()?;
+        Ok(match (self.kind, self.extra(), first) {
+            (Kind::Send, _, Some(first)) => Action::Send(first),
+            (Kind::SendMany, Extra::SendMany(rest), Some(first)) => {
+                let mut all = vec![first];
+                for value in rest {
+                    all.push(wire(value)?);
+                }
+                Action::SendMany(all)
+            }
+            (Kind::RecvMany, Extra::RecvMany(max), _) => Action::RecvMany(*max),
+            _ => Action::Recv,
+        })
+    }
+
+    /// Sends it to the root. It waits there only if told to.
+    fn submit(&self, park: bool) -> Py<Arc<Wait>> {
+        let mut cases = Vec::new();
+        let mut places = Vec::new();
+        let mut client = None;
+        self.with_leaves(|leaves| {
+            for (index, leaf) in leaves.iter().enumerate() {
+                // SAFETY: as above.
+                let leaf = unsafe { &**leaf };
+                if let Some(remote) = leaf.remote()
+                    && !leaf.is(Self::DEAD_END)
+                {
+                    client = Some(remote.client());
+                    cases.push(Case { channel: remote.id(), action: leaf.action()? });
+                    places.push(index as u32);
+                }
+            }
+            Ok(())
+        })?;
+        let policy = match self.extra() {
+            Extra::Select(select) => select.policy,
+            _ => Policy::Priority,
+        };
+        let Some(client) = client else {
+            return Err(ffi::runtime_error("nothing of this operation is for another process"));
+        };
+        let wait = Arc::new(Wait::new(self, places, park));
+        let completion: Arc<dyn Completion> = wait.clone();
+        match detached(|| client.submit(Operation { policy, park, cases }, 0, &completion)) {
+            Ok(id) => {
+                wait.id.store(id, Ordering::Relaxed);
+                Ok(wait)
+            }
+            Err(error @ SubmitError::TooLarge { .. }) => {
+                Err(ffi::value_error(&format!("{}: {error}", self.description())))
+            }
+            Err(SubmitError::Gone) => Err(gone(self)),
+        }
+    }
+
+    /// Looks once at the root. `true`: decided.
+    pub(super) fn try_remote(&self) -> Py<bool> {
+        self.gather()?;
+        let wait = self.submit(false)?;
+        match wait.answer() {
+            Answer::WouldBlock => Ok(false),
+            answer => {
+                self.make_rare().wait.replace(Some(wait));
+                self.apply(answer);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Waits in the root as well. The waiter is armed.
+    pub(super) fn park_remote(&self) -> Py<()> {
+        // The reference that goes with the waker when the root's answer claims it.
+        self.add_reference();
+        match self.submit(true) {
+            Ok(wait) => {
+                self.make_rare().wait.replace(Some(wait));
+                self.set(Self::REMOTE, true);
+                Ok(())
+            }
+            Err(raised) => {
+                self.drop_reference();
+                Err(raised)
+            }
+        }
+    }
+
+    fn wait_of_root(&self) -> Option<Arc<Wait>> {
+        // SAFETY: only the performing party touches it.
+        self.rare().and_then(|rare| unsafe { (*rare.wait.as_ptr()).clone() })
+    }
+
+    /// Takes the request back. `false`: the root has decided it, and the answer is here or on its way.
+    pub(super) fn recall(&self) -> bool {
+        let (Some(wait), Some(client)) = (self.wait_of_root(), remote::link()) else {
+            return true;
+        };
+        let withdrawn = detached(|| client.withdraw(wait.id.load(Ordering::Relaxed)));
+        if withdrawn {
+            self.set(Self::REMOTE, false);
+            self.make_rare().wait.replace(None);
+            self.drop_reference();
+        }
+        withdrawn
+    }
+
+    /// Decided, here or in the root. Whether it was the root: then the winner is set, and its slot filled.
+    pub(super) fn settle_remote(&self) -> bool {
+        if !self.is(Self::REMOTE) {
+            return false;
+        }
+        let met = self.waiter().met();
+        if met.is_some_and(|case| case != ANSWERED) && self.recall() {
+            return false;
+        }
+        let Some(wait) = self.wait_of_root() else {
+            return false;
+        };
+        let answer = wait.answer();
+        if self.waiter().met() != Some(ANSWERED) {
+            // What came here has taken the waker; the reference is still there.
+            self.drop_reference();
+        }
+        self.set(Self::REMOTE, false);
+        self.apply(answer);
+        true
+    }
+
+    /// Puts the root's answer where the result is looked for.
+    fn apply(&self, answer: Answer) {
+        let Some(wait) = self.wait_of_root() else {
+            return;
+        };
+        let decided = match answer {
+            Answer::Decided(decided) => decided,
+            Answer::WouldBlock | Answer::Gone => {
+                Decided { case: 0, outcome: Outcome::Ended(End::Poisoned), sent: 0, received: Vec::new(), cause: None }
+            }
+        };
+        let winner = wait.leaves.get(decided.case).copied().unwrap_or(0);
+        self.set_winner(winner);
+        let leaf = self.leaf(winner);
+        let mut received = decided.received.into_iter().map(Value::from_wire);
+        // SAFETY: decided: the slot is ours.
+        unsafe {
+            let (kept, _) = leaf.node.take();
+            match decided.outcome {
+                Outcome::Done if leaf.is_sending() => {
+                    drop(kept);
+                    leaf.node.decide(None, Outcome::Done);
+                }
+                Outcome::Done => leaf.node.decide(received.next(), Outcome::Done),
+                outcome => leaf.node.decide(kept, outcome),
+            }
+        }
+        wait.sent.store(decided.sent as u64, Ordering::Relaxed);
+        wait.more.lock().unwrap_or_else(|e| e.into_inner()).extend(received);
+    }
+
+    /// The result of a leaf that the root has decided, if it is not what it would be here.
+    pub(super) fn remote_result(&self, outcome: Outcome) -> Option<Py<Owned>> {
+        self.remote()?;
+        // SAFETY: a leaf's select lives as long as its performance.
+        let root = unsafe { self.parent().as_ref() }.unwrap_or(self);
+        let wait = root.wait_of_root()?;
+        if outcome != Outcome::Done {
+            return None;
+        }
+        match self.kind {
+            Kind::RecvMany => {
+                // SAFETY: decided: the slot is ours.
+                let (first, _) = unsafe { self.node.take() };
+                let more = std::mem::take(&mut *wait.more.lock().unwrap_or_else(|e| e.into_inner()));
+                let state = self.channel().state();
+                let all: Py<Vec<Owned>> = first.into_iter().chain(more).map(|value| value.into_object(state)).collect();
+                Some(all.and_then(ffi::list))
+            }
+            Kind::SendMany => Some(ffi::integer(wait.sent.load(Ordering::Relaxed) as usize)),
+            _ => None,
+        }
+    }
+}
+
+fn gone(op: &OpObject) -> ffi::Raised {
+    match remote::death(op.state(), 0) {
+        // SAFETY: an exception.
+        Ok(error) => unsafe { ffi::raise_object(error.as_ptr()) },
+        Err(raised) => raised,
+    }
+}
