@@ -22,8 +22,11 @@ CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
 def is_async(fn: object) -> bool:
     """Whether calling `fn` makes a coroutine: an `async def`, a partial or a method of one, an object whose `__call__`
     is one."""
-    if isinstance(fn, FunctionType) and fn.__code__.co_flags & CO_COROUTINE:
-        return True
+    if isinstance(fn, FunctionType):
+        if fn.__code__.co_flags & CO_COROUTINE:
+            return True
+        if not hasattr(fn, "_is_coroutine_mark"):  # what `inspect.markcoroutinefunction` sets
+            return False
     import inspect  # slow to import, and only needed for the rarer kinds
 
     call = getattr(type(fn), "__call__", None)  # noqa: B004 (the method, not whether there is one)

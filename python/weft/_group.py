@@ -88,11 +88,12 @@ if TYPE_CHECKING:
             ...
 
 
-__all__ = ["Group"]
+__all__ = ["Group", "function_name"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_PLACES = ("task", "thread", "greenlet", "interpreter", "process", "pool")
 _NAMED_AT_MOST = 8  # processes in the message of an ExceptionGroup
 
 
@@ -179,8 +180,8 @@ class Group(_Group):
         host = self._host
         if on is None:
             place = "task" if coroutine_function and host is not None else "thread"
-        elif on not in ("task", "thread", "greenlet"):
-            raise ValueError(f"on={on!r} is not there; there are 'task', 'thread' and 'greenlet'")
+        elif on not in _PLACES:
+            raise ValueError(f"on={on!r} is not there; there are {', '.join(map(repr, _PLACES))}")
         elif on == "task" and host is None:
             raise ValueError(
                 "on='task' needs a loop, and this group was entered by `with`; use `async with`, or on='thread'"
@@ -191,7 +192,7 @@ class Group(_Group):
             place = on
         number = self._number()
         if name is None:
-            name = f"{_function_name(fn)}-{number}"
+            name = f"{function_name(fn)}-{number}"
         process: PlacedProcess[Any]
         if place == "task":
             assert host is not None
@@ -200,8 +201,33 @@ class Group(_Group):
             from weft._gevent import GreenletProcess  # imports gevent, which is what was asked for
 
             process = GreenletProcess(self, name, caller, self._scope)
+        elif place == "interpreter":
+            process = self._in_interpreter(fn, name, caller)
+        elif place == "process":
+            process = self._in_process(fn, name, caller)
+        elif place == "pool":
+            from weft._pool import pooled
+
+            process = pooled(self, fn, name, caller)
         else:
             process = ThreadProcess(self, name, caller, self._scope)
+        chosen = on is not None or host is None
+        self._begin(process, fn, args, is_async=coroutine_function, chosen=chosen, context=context)
+        return process
+
+    _spawn.__qualname__ = "Group.spawn"  # for the messages of a wrong call
+
+    def _begin(
+        self,
+        process: PlacedProcess[Any],
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        is_async: bool,
+        chosen: bool,
+        context: Context | None = None,
+    ) -> None:
+        """Take a process in and start it."""
         try:
             with self._lock:
                 if self._state is not _OPEN:
@@ -211,19 +237,33 @@ class Group(_Group):
             if aborting:
                 process._finish(cancelled=True)
             else:
-                start = partial(process._start, fn, args, is_async=coroutine_function)
-                chosen = on is not None or host is None
+                start = partial(process._start, fn, args, is_async=is_async, chosen=chosen)
                 if context is None:
-                    start(chosen=chosen)
+                    start()
                 else:
-                    context.copy().run(start, chosen=chosen)
+                    context.copy().run(start)
         except BaseException:
             if process._give_up():
                 self._forget(process)
             raise
-        return process
 
-    _spawn.__qualname__ = "Group.spawn"  # for the messages of a wrong call
+    def _in_process(self, fn: Callable[..., Any], name: str, caller: FrameType) -> PlacedProcess[Any]:
+        from weft._os_process import ChildProcess, reason_against
+
+        reason = reason_against()
+        if reason is not None:
+            raise ValueError(f"on='process' is not there: {reason}")
+        return ChildProcess(self, name, caller, fn)
+
+    def _in_interpreter(self, fn: Callable[..., Any], name: str, caller: FrameType) -> PlacedProcess[Any]:
+        from weft._interpreter import InterpreterProcess, reason_against, runs_threads_instead
+
+        if runs_threads_instead():
+            return ThreadProcess(self, name, caller, self._scope)
+        reason = reason_against()
+        if reason is not None:
+            raise ValueError(f"on='interpreter' is not there: {reason}; on='thread' is")
+        return InterpreterProcess(self, name, caller, fn)
 
     def _not_open(self) -> RuntimeError:
         if self._state is _NEW:
@@ -594,7 +634,8 @@ def _is_exit(error: BaseException | None) -> bool:
     return gevent is not None and isinstance(error, gevent.GreenletExit | gevent.Timeout)
 
 
-def _function_name(fn: object) -> str:
+def function_name(fn: object) -> str:
+    """What a process that runs it is called, before its number."""
     while isinstance(fn, partial):
         fn = fn.func
     name = getattr(fn, "__name__", None)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ca
 
 from weft._entry import running_loop
 from weft._errors import BlockingInLoopError, Cancelled, Closed
-from weft._group import Group, _function_name
+from weft._group import Group, function_name
 from weft._weft import Channel, Scope, _scheduler_here
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _decorate(capacity: int, fn: Callable[..., Any], /) -> Callable[..., Product
             f"@weft.producer takes a generator function, `async def` or `def` with a `yield` in it; {fn!r} is none"
             + ("; put @staticmethod or @classmethod above it" if isinstance(fn, staticmethod | classmethod) else "")
         )
-    name = _function_name(fn)
+    name = function_name(fn)
 
     @wraps(fn)
     def produce(*args: Any, **keywords: Any) -> Production[Any]:

@@ -1,0 +1,227 @@
+"""Other places that work for this one, as they are seen from here: a worker, and a process that runs in one.
+
+A worker gets its jobs, and tells what they came to, over two channels, whatever it is: a thread, or an interpreter
+(`_interpreter`). On the other side of both is `_worker`. A thread of this place receives the reports.
+"""
+
+# pyright: reportPrivateUsage=false
+# What is private here is private to the package.
+
+from __future__ import annotations
+
+import threading
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from weft import _crossing, _weft
+from weft._errors import Closed, NoReceivers, PeerDied
+from weft._process import PlacedProcess
+from weft._weft import Channel
+from weft._worker import CANCELLED, ENDED, FAILED, work_in_loop
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from weft._group import Group
+    from weft._weft import Receiver, Sender
+    from weft._worker import Job, Order, Report
+
+__all__ = ["OWN", "Outcome", "ThreadWorker", "WorkProcess", "Worker", "all_workers", "check_function"]
+
+T = TypeVar("T")
+
+OWN = "weft's own"  # how the channels begin that the program has nothing to do with
+
+all_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def check_function(fn: Callable[..., Any], place: str) -> None:
+    """Raise an error that says what to do when another place cannot find `fn`."""
+    name = getattr(fn, "__qualname__", "")
+    if "<lambda>" in name or "<locals>" in name:
+        kind = "lambda" if "<lambda>" in name else "function defined inside another one"
+        raise TypeError(
+            f"on={place!r} finds a function by its import path, and {fn!r} is a {kind}: define it at the top level of a "
+            "module, and give what it used from around it as arguments"
+        )
+    if getattr(fn, "__module__", None) == "__main__" and _crossing.main_file() == (None, None):
+        raise TypeError(
+            f"on={place!r} finds a function by its import path, and {fn!r} was typed in (or given with -c): put it in a "
+            "file"
+        )
+
+
+def _job(number: int, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Job:
+    """An order that can be read in any place; whether the function is found there, and the arguments can be made, is told
+    by the one who runs it."""
+    try:
+        _, content, blocks, ends = _crossing.flatten((fn, args), whole=True, inside=False)
+    except Exception as error:
+        _weft._check_crossing(args)  # says which part is at fault
+        raise _crossing.blame(error, "") from error
+    return number, name, content, [memoryview(block) for block in blocks], ends
+
+
+class Outcome(Protocol):
+    """Who is told what a job came to."""
+
+    def _finish(self, value: Any = None, error: BaseException | None = None, *, cancelled: bool = False) -> None: ...
+
+
+class Worker:
+    """A place that works for this one. Subclasses say what it is, by their `_host`.
+
+    Attributes:
+        load: how many jobs it has that have not ended.
+    """
+
+    _kind = "worker"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers = count(1)
+        self._jobs: dict[int, Outcome] = {}
+        self._broken: BaseException | None = None
+        self._over = False
+        all_workers.add(self)
+        orders = Channel["Order"].unbounded(name=f"{OWN} {self._kind}: orders")
+        reports = Channel["Report"].unbounded(name=f"{OWN} {self._kind}: reports")
+        if self._kind != "thread":
+            _weft._share(orders)  # or what is ordered before the worker is there would be looked at by its thread
+        self._orders = orders.sender()
+        ends = (orders.receiver(), reports.sender())
+        threading.Thread(target=self._be, args=ends, name=f"weft {self._kind}", daemon=False).start()
+        threading.Thread(target=self._hear, args=(reports.receiver(),), name="weft reports", daemon=False).start()
+
+    def _be(self, orders: Receiver[Order], reports: Sender[Report]) -> None:
+        """The thread that the worker is, or that looks after it."""
+        with orders, reports:
+            try:
+                self._host(orders, reports)
+            except BaseException as error:
+                self._broken = error
+
+    @abstractmethod
+    def _host(self, orders: Receiver[Order], reports: Sender[Report]) -> None:
+        """Do the work until there are no more orders."""
+
+    def _is_idle(self) -> None:
+        """A job has ended."""
+
+    def _hear(self, reports: Receiver[Report]) -> None:
+        with reports:
+            try:
+                for number, kind, outcome in reports:
+                    with self._lock:
+                        process = self._jobs.pop(number)
+                    self._is_idle()
+                    _finish(process, kind, outcome)
+                    del process, outcome
+            except PeerDied as death:
+                self._broken = death
+        with self._lock:
+            self._over = True
+            left, self._jobs = self._jobs, {}
+        for process in left.values():
+            process._finish(error=self._end_of_job())
+
+    def _end_of_job(self) -> BaseException:
+        if isinstance(self._broken, PeerDied):
+            return PeerDied(self._broken.pid, self._broken.exitcode)
+        error = _crossing.RemoteError(f"the {self._kind} it ran in ended before it did")
+        error.__cause__ = self._broken
+        return error
+
+    def run(self, process: Outcome, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> int:
+        """Have a job done for a process. Its number, with which it can be cancelled."""
+        number = next(self._numbers)
+        with self._lock:
+            if self._over:
+                raise _crossing.RemoteError(f"the {self._kind} has ended") from self._broken
+            self._jobs[number] = process
+        try:
+            self._orders.send_nowait(_job(number, name, fn, args))
+        except BaseException as error:
+            with self._lock:
+                self._jobs.pop(number, None)
+            if isinstance(error, NoReceivers):
+                raise _crossing.RemoteError(f"the {self._kind} has ended") from error.__cause__
+            raise
+        return number
+
+    @property
+    def about(self) -> str:
+        """What it is, for messages."""
+        return self._kind
+
+    def cancel(self, number: int) -> None:
+        """Have a job cancelled. One that has ended is left alone."""
+        with self._lock:
+            known = number in self._jobs and not self._over
+        if known:
+            with suppress(Closed):  # it has just ended
+                self._orders.send_nowait(number)
+
+    @property
+    def load(self) -> int:
+        return len(self._jobs)
+
+    def processes(self) -> list[PlacedProcess[Any]]:
+        """Those it does jobs for."""
+        with self._lock:
+            return [process for process in self._jobs.values() if isinstance(process, PlacedProcess)]
+
+    def end(self) -> None:
+        """No more jobs. It ends when it has done those it has."""
+        self._orders.close()
+
+
+def _finish(process: Outcome, kind: int, outcome: Any) -> None:
+    if kind == ENDED:
+        process._finish(outcome)
+    elif kind == FAILED:
+        process._finish(error=outcome)
+    elif kind == CANCELLED:
+        process._finish(cancelled=True)
+
+
+class ThreadWorker(Worker):
+    """A thread with a loop, in this interpreter."""
+
+    _kind = "thread"
+
+    def _host(self, orders: Receiver[Order], reports: Sender[Report]) -> None:
+        work_in_loop(orders, reports)
+
+
+class WorkProcess(PlacedProcess[T]):
+    """A process that a worker runs."""
+
+    __slots__ = ("_number", "_worker")
+
+    _place = "pool"
+
+    def __init__(self, group: Group, name: str, spawner: FrameType, worker: Worker) -> None:
+        super().__init__(group, name, spawner)
+        self._worker = worker
+        self._number = 0  # none yet
+
+    def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
+        number = self._worker.run(self, self._name, fn, args)
+        with self._lock:
+            self._number = number
+            asked = self._cancel_asked
+        if asked:
+            self._worker.cancel(number)
+
+    def cancel(self) -> None:
+        """See `Process.cancel`."""
+        with self._lock:
+            self._cancel_asked = True
+            number = self._number
+        if number and not self._done:
+            self._worker.cancel(number)
