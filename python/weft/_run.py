@@ -21,6 +21,7 @@ def run(
     *args: *Ts,
     backend: Literal["asyncio", "trio"] = "asyncio",
     debug: bool | None = None,
+    workers: int | None = None,
 ) -> T:
     """Start an event loop, run `main(*args)` in it, and return its result. It is `asyncio.run` without the coroutine
     object, or `trio.run`.
@@ -29,6 +30,7 @@ def run(
         main: an `async def`, not yet called.
         backend: what to run it with: "asyncio", or "trio", which has to be installed.
         debug: asyncio's debug mode; None leaves it to the environment (`PYTHONASYNCIODEBUG`). trio has none.
+        workers: start so many workers as well (`Pool`): `g.spawn(f, x, on="pool")` in any group runs in one of them.
 
     Raises:
         TypeError: `main` is not an `async def`, or was called already.
@@ -45,6 +47,28 @@ def run(
         raise RuntimeError(
             "weft.run() starts a loop, and this thread already runs one: `await` the function here instead"
         )
+    result: T = (
+        _run(main, args, backend, debug) if workers is None else _run_with_workers(main, args, backend, debug, workers)
+    )
+    return result
+
+
+def _run_with_workers(main: Any, args: tuple[Any, ...], backend: str, debug: bool | None, number: int) -> Any:
+    from contextvars import copy_context
+
+    from weft._pool import Workers, current
+
+    workers = Workers(number, None)
+    context = copy_context()
+    context.run(current.set, workers)
+    workers.start()
+    try:
+        return context.run(_run, main, args, backend, debug)
+    finally:
+        workers.end()
+
+
+def _run(main: Any, args: tuple[Any, ...], backend: str, debug: bool | None) -> Any:
     if backend == "trio":
         if debug is not None:
             raise ValueError("debug= is asyncio's; trio has no such mode")
