@@ -26,6 +26,7 @@ from weft._errors import (
     ForkedChannelError,
     InternalError,
     NoReceivers,
+    PeerDied,
     Poisoned,
     WeftError,
     WouldBlock,
@@ -57,9 +58,11 @@ TYPE_CHECKING = False  # true to type checkers
 if TYPE_CHECKING:
     from weft._carry import Carried, carry
     from weft._group import Group
+    from weft._pool import Pool
     from weft._process import Process
     from weft._producer import producer
     from weft._run import run
+    from weft._snapshot import Snapshot, snapshot
 
 __all__ = [
     "Barrier",
@@ -74,12 +77,15 @@ __all__ = [
     "InternalError",
     "NoReceivers",
     "Op",
+    "PeerDied",
     "Poisoned",
+    "Pool",
     "Process",
     "Receiver",
     "Selected",
     "Selecting",
     "Sender",
+    "Snapshot",
     "Statistics",
     "Tick",
     "WeftError",
@@ -96,6 +102,7 @@ __all__ = [
     "select",
     "selecting",
     "sleep",
+    "snapshot",
     "tick",
     "writable",
 ]
@@ -107,10 +114,13 @@ sleep = after
 _LATER = {
     "Carried": "weft._carry",
     "Group": "weft._group",
+    "Pool": "weft._pool",
     "Process": "weft._process",
     "carry": "weft._carry",
     "producer": "weft._producer",
+    "Snapshot": "weft._snapshot",
     "run": "weft._run",
+    "snapshot": "weft._snapshot",
 }
 
 if not TYPE_CHECKING:
