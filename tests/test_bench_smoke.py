@@ -179,6 +179,55 @@ def test_the_same_json_gives_the_same_plots(scaled, tmp_path, monkeypatch):
     assert "<text" in (tmp_path / "all" / "latency.svg").read_text()
 
 
+# --- interpreters ----------------------------------------------------------------------------------------------------
+
+
+def test_a_quick_run_of_cores_measures_all_that_is_there(tmp_path):
+    path = tmp_path / "folder" / "cores.json"
+    done = bench("--quick", "--json", str(path), script="cores.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(path.read_text())
+    answers = {f"{name} {key}": rounds[0] for name, rows in result["answers"].items() for key, rounds in rows.items()}
+    assert all(len(rounds) == 1 for rows in result["answers"].values() for rounds in rows.values())
+    measured = {name for name, answer in answers.items() if "missing" not in answer}
+    assert {"large pickle-bytes", "large pickle-array", "map bare-1", "map bare-2"} <= measured
+    ours = {"echo weft-0", "echo weft-1", "echo weft-spin", "small ints", "small tuples-many", "large bytes", "map 2"}
+    if sys.implementation.name == "cpython" and sys.version_info >= (3, 12):
+        assert ours | {"large memoryview", "start weft", "start bare"} <= measured
+        assert all(value > 0 for name in measured for field, value in answers[name].items() if field != "bytes")
+        assert {target["text"] for target in result["targets"]} >= {
+            "map: 1 interpreter / 2",
+            "tuples, million a second",
+        }
+    else:
+        assert not ours & measured and "missing: interpreters with a GIL of their own" in done.stdout
+    for words in ("| A round trip to another interpreter and back | p50 | p90 |", "What weft is held to", "QUICK"):
+        assert words in done.stdout
+
+
+def test_a_target_of_cores_is_unsure_when_the_rounds_disagree(monkeypatch):
+    monkeypatch.syspath_prepend(RUN.parent.parent)
+    from benches.cores import Target, judge
+
+    target = Target("start, ms beyond", "start", "weft", "bare", "seconds", "<=", 50, 1000, less=True)
+
+    def verdict(*weft):
+        return judge(target, {"weft": [{"seconds": x} for x in weft], "bare": [{"seconds": 0.01}] * len(weft)})
+
+    assert verdict(0.03, 0.05, 0.055)["kept"] is True
+    assert verdict(0.03, 0.05, 0.07)["kept"] is None
+    assert verdict(0.07, 0.08, 0.09)["kept"] is False
+    assert verdict(0.03, 0.05, 0.055)["value"] == pytest.approx(40)
+    assert judge(target, {"weft": [{"missing": "none"}], "bare": [{"seconds": 1}]}) is None
+
+
+def test_an_unknown_measurement_of_cores_is_told_with_those_there_are():
+    done = bench("--only", "echos", script="cores.py")
+    assert done.returncode == 1 and done.stderr == (
+        "cores.py: no measurement 'echos'; there are echo, small, large, map, start, memory\n"
+    )
+
+
 # --- counting instructions --------------------------------------------------------------------------------------------
 
 

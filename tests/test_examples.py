@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
+from weft._interpreter import reason_against
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -213,11 +217,77 @@ def test_philosophers_all_eat_and_leave_the_table_as_it_was():
     assert lines[-1] == "5 forks on the table, 0 in the room"
 
 
+# --- on all the cores -------------------------------------------------------------------------------------------------
+
+KIND = "threads, which share" if reason_against() else "interpreters"
+
+
+def png(content: bytes) -> tuple[int, int, list[bytes]]:
+    """Width, height and the rows of pixels of a PNG without filters."""
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    chunks, at = {}, 8
+    while at < len(content):
+        (length,) = struct.unpack_from(">I", content, at)
+        kind, data = content[at + 4 : at + 8], content[at + 8 : at + 8 + length]
+        assert struct.unpack_from(">I", content, at + 8 + length) == (zlib.crc32(kind + data),)
+        chunks[kind] = chunks.get(kind, b"") + data
+        at += 12 + length
+    assert list(chunks) == [b"IHDR", b"IDAT", b"IEND"]
+    width, height = struct.unpack_from(">II", chunks[b"IHDR"])
+    pixels = zlib.decompress(chunks[b"IDAT"])
+    rows = [pixels[at : at + 1 + 3 * width] for at in range(0, len(pixels), 1 + 3 * width)]
+    assert all(row[0] == 0 for row in rows)
+    return width, height, [row[1:] for row in rows]
+
+
+def test_mandelbrot_draws_each_row_where_it_belongs(tmp_path, monkeypatch):
+    out = example("mandelbrot", str(tmp_path / "set.png"), "--size", "60", "40", "--steps", "30")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    row = runpy.run_path(str(EXAMPLES / "mandelbrot.py"))["row"]
+    expected = [row((y, 60, 30)) for y in range(40)]
+    assert png((tmp_path / "set.png").read_bytes()) == (60, 40, expected)
+    assert len(set(expected)) > 20, "a picture of something"
+    assert out.splitlines()[0].partition(" workers: ")[2].startswith(KIND)
+    assert "\r" not in out, "the progress line is for terminals only"
+
+
+def test_mandelbrot_by_itself_draws_into_a_temporary_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    out = example("mandelbrot")
+    (path,) = tmp_path.iterdir()
+    assert out.endswith(f": {path}\n") and png(path.read_bytes())[:2] == (360, 240)
+
+
+def test_word_count_counts_the_words_of_a_folder(tmp_path):
+    for number, text in enumerate(["warp weft warp", "weft", "", "loom"] * 5):
+        (tmp_path / f"{number}.txt").write_text(text)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "not.txt").write_text("counted")
+    lines = example("word_count", str(tmp_path), "--pattern", "*.txt", "--batch", "3").splitlines()
+    assert lines[0].partition(" workers: ")[2].startswith(KIND)
+    assert re.fullmatch(
+        r"25 words, 3 different, in .* s; most common: (warp|weft) 10, (warp|weft) 10, loom 5", lines[1]
+    )
+
+
+def test_word_count_counts_what_a_plain_loop_counts():
+    assert example("word_count", "--check").endswith(": the same count\n")
+
+
 # --- the README, and the guides ---------------------------------------------------------------------------------------
 
 GUIDES = [
     path
-    for name in ("backend", "compat", "from-asyncio", "from-trio", "from-threads", "from-gevent", "from-go")
+    for name in (
+        "backend",
+        "compat",
+        "from-asyncio",
+        "from-trio",
+        "from-threads",
+        "from-gevent",
+        "from-go",
+        "all-the-cores",
+    )
     if (path := ROOT / "docs" / "guides" / f"{name}.md").exists()
 ]
 
@@ -252,4 +322,6 @@ def test_code_in_the_guides_runs_by_itself_and_prints_what_it_says(block, tmp_pa
     for name, words in {"trio": "trio", "anyio": "anyio", "gevent": "gevent|greenlet"}.items():
         if re.search(rf"\b({words})\b", block):
             pytest.importorskip(name)
+    if 'on="interpreter"' in block and (reason := reason_against()):
+        pytest.skip(reason)
     runs_by_itself_and_prints_what_it_says(block, tmp_path)

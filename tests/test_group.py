@@ -1679,7 +1679,7 @@ def test_spawn_says_what_is_wrong_with_a_target(arun):
                 group.spawn(double(1))
             with pytest.raises(TypeError, match="cannot be called"):
                 group.spawn(3)
-            with pytest.raises(ValueError, match="'task', 'thread' and 'greenlet'"):
+            with pytest.raises(ValueError, match="there are 'task', 'thread', 'greenlet'"):
                 group.spawn(double, 1, on="coroutine")
             with pytest.raises(ValueError, match="takes a plain function"):
                 group.spawn(double, 1, on="greenlet")

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(weft.__file__).parent
 in_a_checkout = pytest.mark.skipif(not (ROOT / "crates").is_dir(), reason="needs the source tree")
 
-# Dependencies point one way: python/weft -> weft-python -> weft-link, weft-wire -> weft-core -> std. A new crate has to be given its line here.
+# Dependencies point one way: python/weft -> weft-python -> weft-link, weft-wire -> weft-core -> std. A new crate has to
+# be given its line here.
 MAY_DEPEND_ON = {
     "weft-core": set(),
     "weft-wire": {"weft-core", "smallvec"},

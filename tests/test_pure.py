@@ -21,13 +21,15 @@ from worlds import LIMIT
 STUB = ast.parse(Path(weft.__file__).with_name("_weft.pyi").read_text())
 
 
-NOT_HERE = ["Task"]  # processes in a loop are asyncio's own tasks
+# Processes in a loop are asyncio's own tasks, and there are no other places.
+NOT_HERE = ["Task", "_interpreter", "_listen", "_leave"]
+NOT_HERE += ["_check_crossing", "_share", "_add_peer", "_disconnect", "_connect", "_leave_root", "_is_linked"]
 
 
 def declared():
     """What the stub declares: (path of names, node) of each function and method."""
     for node in STUB.body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef) and node.name not in NOT_HERE:
             yield (node.name,), node
         elif isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name not in NOT_HERE:
             for member in node.body:

@@ -1,0 +1,510 @@
+"""What the tests have run in processes of the system, beside what `abroad.py` has for every place. A process finds it by its
+import path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+import time
+
+import weft
+
+
+class Pickled:
+    """Nothing special: pickle takes it apart."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __eq__(self, other):
+        return type(other) is Pickled and other.value == self.value
+
+    __hash__ = None
+
+
+class Boom(Exception):
+    pass
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+def echo(requests, answers):
+    for value in requests:
+        answers.send(value).wait()
+
+
+def describe(requests, answers):
+    """Type, whether it can be written to, and whether its memory is a block that was passed on."""
+    for value in requests:
+        view = memoryview(value)
+        answers.send((type(value).__name__, view.readonly, _is_passed_on(view), view.nbytes)).wait()
+
+
+def _is_passed_on(view):
+    import ctypes
+
+    # What cannot be written to is asked for its address by a copy of the struct: `from_buffer` wants to write.
+    buffer = (ctypes.c_char * 256)()
+    flags = 0
+    if ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), buffer, flags):
+        return False
+    address = ctypes.c_void_p.from_buffer(buffer).value
+    ctypes.pythonapi.PyBuffer_Release(buffer)
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            start, end = (int(part, 16) for part in line.split()[0].split("-"))
+            if start <= address < end:
+                return "memfd:weft" in line
+    return False
+
+
+def ask(requests, question):
+    """The reply channel is made here."""
+    reply = weft.Channel(name="reply")
+    requests.send((question, reply.sender())).wait()
+    return reply.recv().wait()
+
+
+async def ask_often(requests, count):
+    answers = []
+    for number in range(count):
+        reply = weft.Channel()
+        await requests.send((number, reply))
+        answers.append(await reply.recv())
+    return answers
+
+
+def answer(requests):
+    for question, reply in requests:
+        reply.send(question * 2).wait()
+
+
+def make_full(ways):
+    """A channel made and filled here, sent away."""
+    ch = weft.Channel(5, name="made in a child")
+    ch.send_many([1, [2], "three"]).wait()
+    ways.send(ch).wait()
+    return ch.capacity, ch.name
+
+
+def make_closed(ways):
+    ch = weft.Channel(5)
+    ch.send_nowait("left")
+    ch.close(Boom("over"))
+    ways.send(ch).wait()
+
+
+def make_ends(ways):
+    ch = weft.Channel()
+    tx, rx = ch.split()
+    ways.send(rx).wait()
+    tx.send("through").wait()
+    tx.close()
+
+
+# --- laws -----------------------------------------------------------------------------------------------------------
+
+
+def nowait(ch, back):
+    """Each way of not waiting on a channel that nobody else uses now; what they come to."""
+    seen = []
+    ch.send_nowait([1])
+    try:
+        ch.send_nowait([2])
+    except weft.WouldBlock as full:
+        seen.append(full.value)
+    seen.append(ch.recv_nowait())
+    try:
+        ch.recv_nowait()
+    except weft.WouldBlock as empty:
+        seen.append(type(empty).__name__)
+    seen.append(tuple(weft.select(ch.recv(), default="nothing").wait()))
+    seen.append(tuple(weft.select(ch.recv(), back.send("to nobody"), default=None).wait()))
+    seen.append(tuple(weft.select(ch.send([3]), default="full").wait()))
+    seen.append(tuple(weft.select(back.recv(), ch.recv(), default="nothing").wait()))
+    seen.append((len(ch), ch.capacity, ch.closed, ch.name))
+    return seen
+
+
+async def nowait_soon(ch, back):
+    seen = []
+    seen.append(tuple(await weft.select(ch.recv(), default="nothing")))
+    seen.append(tuple(await weft.select(ch.send([3]), default="full")))
+    seen.append(tuple(await weft.select(back.recv(), ch.recv(), default="nothing")))
+    return seen
+
+
+def sending_then_leaving(tx, *values):
+    for value in values:
+        yield tx.send(value)
+    tx.close()
+
+
+def receiving_then_leaving(rx, count):
+    got = []
+    for _ in range(count):
+        got.append((yield rx.recv()))
+    rx.close()
+    return got
+
+
+def book(ch):
+    return tuple(ch.statistics())
+
+
+def hurried(op_of, *args):
+    """An operation without patience: whether it ran out of time."""
+    try:
+        op_of(*args).wait(0.01)
+    except TimeoutError:
+        return True
+    return False
+
+
+def recv_of(ch):
+    return ch.recv()
+
+
+def send_of(ch, value):
+    return ch.send(value)
+
+
+def select_of(one, other):
+    return weft.select(one.recv(), other.send("never"))
+
+
+def open_ends(ways, ch):
+    """Ends made here of a channel of the root, one of them sent away and one closed."""
+    with ch.sender() as tx, ch.sender() as other:
+        ways.send(other).wait()
+        tx.send("from an end").wait()
+
+
+def hold(end, started):
+    started.send_nowait(os.getpid())
+    weft.never().wait()
+
+
+# --- a select of what is in the root and what is not ------------------------------------------------------------------
+
+
+def against_timer(ch, seconds):
+    case, value = weft.select(ch.recv(), weft.after(seconds)).wait()
+    return case, value if case == 0 else None
+
+
+def against_event(ch, started, first):
+    """Either first: a thread sets the event when it is told to."""
+    event = weft.Event()
+    if first == "event":
+        threading.Thread(target=event.set).start()
+    started.send_nowait("started")
+    return weft.select(ch.recv(), event.wait()).wait()[0]
+
+
+def against_join(ch, gate):
+    """A process of the child's own, which ends when the gate says so."""
+    with weft.Group() as group:
+        process = group.spawn(_until_closed, gate)
+        chosen = tuple(weft.select(ch.recv(), process.join()).wait())
+    return chosen
+
+
+def _until_closed(gate):
+    for _ in gate:
+        pass
+    return "joined"
+
+
+def against_descriptor(ch, started, first):
+    read, write = os.pipe()
+    try:
+        if first == "descriptor":
+            os.write(write, b"x")
+        started.send_nowait("started")
+        return weft.select(ch.recv(), weft.readable(read)).wait()[0]
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+async def against_descriptor_soon(ch, started, first):
+    read, write = os.pipe()
+    try:
+        if first == "descriptor":
+            os.write(write, b"x")
+        started.send_nowait("started")
+        return (await weft.select(weft.readable(read), ch.recv()))[0]
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def against_local(ch, started, first):
+    """A channel of the child's own beside one of the root."""
+    mine = weft.Channel(1, name="of the child")
+    if first == "mine":
+        mine.send_nowait("mine")
+    started.send_nowait("started")
+    return tuple(weft.select(ch.recv(), mine.recv()).wait())
+
+
+def storm_of_mixed(ch, kind, count, seed):
+    """Receives, each beside something of the child's own that comes at about the same moment. What was taken, and how often
+    the other one came first."""
+    dice = random.Random(seed)
+    taken, others = [], 0
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    try:
+        for _ in range(count):
+            late = dice.random() / 2000
+            if kind == "timer":
+                other, done = weft.after(late), None
+            elif kind == "event":
+                event = weft.Event()
+                other, done = event.wait(), _soon(late, event.set)
+            elif kind == "descriptor":
+                other, done = weft.readable(read), _soon(late, os.write, write, b"x")
+            else:
+                raise ValueError(kind)
+            try:
+                case, value = weft.select(*_in_any_order(dice, ch.recv(), other)).wait()
+            except weft.Closed:
+                break
+            finally:
+                if done is not None:
+                    done.join()
+                with contextlib.suppress(BlockingIOError):
+                    os.read(read, 100)
+            if isinstance(value, tuple) and value and value[0] == "value":
+                taken.append(value[1])
+            else:
+                others += 1
+    finally:
+        os.close(read)
+        os.close(write)
+    return taken, others
+
+
+def _in_any_order(dice, *ops):
+    return ops if dice.random() < 0.5 else ops[::-1]
+
+
+def _soon(seconds, call, *args):
+    timer = threading.Timer(seconds, call, args)
+    timer.start()
+    return timer
+
+
+def storm_of_offers(ch, kind, first, count, seed):
+    """The same for sends. What was given."""
+    dice = random.Random(seed)
+    given = []
+    for number in range(first, first + count):
+        late = dice.random() / 2000
+        done = None
+        if kind == "timer":
+            other = weft.after(late)
+        else:
+            event = weft.Event()
+            other, done = event.wait(), _soon(late, event.set)
+        offer = ch.send(number)
+        where = 0 if dice.random() < 0.5 else 1
+        case, _ = weft.select(*((offer, other) if where == 0 else (other, offer))).wait()
+        if case == where:
+            given.append(number)
+        if done is not None:
+            done.join()
+    return given
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+def nested():
+    with weft.Group() as group:
+        group.spawn(abs, -1, on="process")
+
+
+def nested_pool():
+    with weft.Pool(1, on="process"):
+        pass
+
+
+def send_away_while_waited(ways):
+    ch = weft.Channel(name="waited on")
+    with weft.Group() as group:
+        waiting = group.spawn(_receives, ch)
+        while not ch.statistics().parked_receivers:
+            time.sleep(0)
+        try:
+            ways.send(ch).wait()
+        finally:
+            ch.close()
+    return waiting
+
+
+def _receives(ch):
+    with contextlib.suppress(weft.Closed):
+        ch.recv().wait()
+
+
+def send_more_than_a_message(ch):
+    """A gibibyte, in parts that are too small to be passed on as blocks. What it came to."""
+    part = bytes(60 << 10)
+    try:
+        ch.send_many([part] * 18_000).wait()
+    except ValueError as refused:
+        return False, refused
+    return True, None
+
+
+def not_for_here():
+    return threading.Lock()
+
+
+def closed_end():
+    end = weft.Channel().sender()
+    end.close()
+    return end
+
+
+def call(function):
+    return function()
+
+
+async def call_soon(function):
+    return function()
+
+
+# --- death ----------------------------------------------------------------------------------------------------------
+
+
+def pours(ch, started):
+    started.send_nowait(os.getpid())
+    number = 0
+    while True:
+        ch.send(number).wait()
+        number += 1
+
+
+def drinks(ch, started):
+    started.send_nowait(os.getpid())
+    while True:
+        ch.recv().wait()
+
+
+async def drinks_soon(ch, started):
+    started.send_nowait(os.getpid())
+    async for _ in ch:
+        pass
+
+
+def chooses(ch, started):
+    started.send_nowait(os.getpid())
+    while True:
+        weft.select(ch.recv(), ch.send(1), weft.after(0.001)).wait()
+
+
+def computes(started):
+    started.send_nowait(os.getpid())
+    while True:
+        pass
+
+
+def waits(started):
+    started.send_nowait(os.getpid())
+    weft.never().wait()
+
+
+async def waits_soon(started):
+    started.send_nowait(os.getpid())
+    await asyncio.get_running_loop().create_future()
+
+
+def exits_at_once(code):
+    os._exit(code)
+
+
+def sys_exit(code):
+    sys.exit(code)
+
+
+def dies_on(victim, item):
+    if item == victim:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def dies_on_seven(item):
+    return dies_on(7, item)
+
+
+async def dies_soon_on_seven(item):
+    return dies_on(7, item)
+
+
+def large(size):
+    return bytes(size)
+
+
+def puts_large(ch, size, count):
+    for _ in range(count):
+        ch.send(bytes(size)).wait()
+    return "done"
+
+
+# --- what a process is ------------------------------------------------------------------------------------------------
+
+
+def who():
+    return os.getpid(), os.getppid(), threading.current_thread().name
+
+
+def until_cancelled(started, told):
+    started.send_nowait(os.getpid())
+    try:
+        weft.never().wait()
+    except weft.Cancelled:
+        told.send_nowait("cancelled")
+        raise
+
+
+async def until_cancelled_soon(started, told):
+    started.send_nowait(os.getpid())
+    try:
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError:
+        told.send_nowait("cancelled")
+        raise
+
+
+def square(n):
+    return n * n
+
+
+async def square_soon(n):
+    await asyncio.sleep(0)
+    return n * n
+
+
+def boom(text):
+    raise Boom(text)
+
+
+def fails_on_five(n):
+    if n == 5:
+        raise Boom("five")
+    return n
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))

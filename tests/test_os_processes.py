@@ -1,0 +1,1368 @@
+"""Processes of the system: the laws across their borders, what crosses, and what is left when one of them dies.
+
+A pool of three children serves most tests, so that not each has to wait for a start; who is to be killed is started anew.
+The scripts that parties perform there are in `abroad.py` and `kin.py`.
+"""
+
+import array
+import contextlib
+import datetime
+import decimal
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+import uuid
+from pathlib import Path
+
+import abroad
+import kin
+import pytest
+import weft
+import worlds
+from weft import _os_process
+from worlds import IN_PYTHON, LIMIT, parked, until, until_parked
+
+pytestmark = [
+    pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython has linked processes"),
+    pytest.mark.skipif(IN_PYTHON, reason="processes need the extension"),
+    pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="processes are linked by Unix sockets"),
+]
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, which only Linux has")
+
+ROUNDS = int(os.environ.get("WEFT_ROUNDS", "50"))
+SOON = 5  # seconds: what is promised at once has long happened
+DRIVERS = {"thread": abroad.in_thread, "task": abroad.in_task}
+
+
+# --- parties --------------------------------------------------------------------------------------------------------
+
+
+class Resident:
+    """A party in a child."""
+
+    def __init__(self, process):
+        self.process = process
+
+    @property
+    def done(self):
+        return self.process.done
+
+    def cancel(self):
+        self.process.cancel()
+
+    def join(self):
+        until(lambda: self.process.done, f"{self.process} ends")
+        well, result = self.process.result()
+        if not well:
+            raise result
+        return result
+
+    def failure(self):
+        until(lambda: self.process.done, f"{self.process} ends")
+        try:
+            well, result = self.process.result()
+        except weft.Cancelled as cancelled:
+            return cancelled
+        assert not well, f"{self.process} should have failed, but returned {result!r}"
+        return result
+
+
+class Child:
+    """Parties in one child of the pool, each performed by a thread, or by a task of the child's loop."""
+
+    cancels = True
+
+    def __init__(self, pool, number, kind):
+        self.pool, self.number, self.kind = pool, number, kind
+
+    def start(self, script, *args):
+        return Resident(self.pool.spawn(DRIVERS[self.kind], script, *args, worker=self.number))
+
+    def call(self, function, *args):
+        """What a plain function comes to there."""
+        return self.begin(function, *args).join().wait(LIMIT)
+
+    def begin(self, function, *args):
+        return self.pool.spawn(function, *args, worker=self.number)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with weft.Pool(3, on="process") as pool:
+        try:
+            yield pool
+        finally:
+            pool.cancel()
+
+
+@pytest.fixture(params=DRIVERS)
+def there(request, pool):
+    return Child(pool, 0, request.param)
+
+
+@pytest.fixture
+def child(pool):
+    return Child(pool, 0, "thread")
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def here(request):
+    world = worlds.make_world(request.param)
+    world.open()
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+@pytest.fixture(params=["out", "in", "between"])
+def sides(request, here, there, pool):
+    """(sender's side, receiver's side): one of them here and the other in a child, or both in children."""
+    if request.param == "between":
+        other = Child(pool, 1, "task" if there.kind == "thread" else "thread")
+        return there, other
+    return (here, there) if request.param == "out" else (there, here)
+
+
+@contextlib.contextmanager
+def dying_group():
+    """A group that a death is to fail; what else it fails with is the test's to see."""
+    group = weft.Group()
+    try:
+        with group:
+            yield group
+    except BaseExceptionGroup as failed:
+        deaths, rest = failed.split(weft.PeerDied)
+        assert deaths is not None, "nothing has died"
+        if rest is not None:
+            raise
+
+
+def spin(condition, what=""):
+    """As `until`, without a turn for the parties here."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen: {what or condition}"
+        time.sleep(0.0002)
+
+
+def drained(ch):
+    left = []
+    try:
+        while True:
+            left.append(ch.recv_nowait())
+    except (weft.Closed, weft.WouldBlock):
+        return left
+
+
+def is_gone(pid):
+    """Whether there is no such process, or nothing of it but what its parent has not asked for."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def swap(pool):
+    """What is sent is sent back."""
+    requests, answers = weft.Channel(name="requests"), weft.Channel(name="answers")
+    process = pool.spawn(kin.echo, requests.receiver(), answers.sender(), worker=2)
+    with requests.sender() as tx:
+
+        def swap(value):
+            tx.send(value).wait(LIMIT)
+            return answers.recv().wait(LIMIT)
+
+        yield swap
+    process.join().wait(LIMIT)
+
+
+BERLIN_SUMMER = datetime.timezone(datetime.timedelta(hours=2))
+VALUES = [
+    *(None, True, 0, -1, 255, 2**63 - 1, -(2**63), 2**200, 1.5, -0.0, 1 - 2j),
+    *("", "text", "\ud800", "Zürich", b"", b"\0\xff", bytearray(b"abc"), range(3), slice(1, 2), ...),
+    *((), (1, ("two", [3])), [1, [2]], {"a": {1: None}}, {1, "a"}, frozenset({2})),
+    *(decimal.Decimal("1.10"), uuid.UUID(int=5), datetime.date(2026, 1, 2)),
+    *(datetime.datetime(2026, 1, 2, 3, tzinfo=BERLIN_SUMMER), datetime.timedelta(1, 2, 3)),
+    *(kin.Pickled([1, "two"]), kin.Pickled, kin.square, array.array("d", [1.0, 2.0]), signal.SIGINT),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:30])
+def test_a_value_comes_back_equal_and_of_its_type(swap, value):
+    back = swap(value)
+    assert type(back) is type(value) and back == value
+
+
+@pytest.mark.parametrize("size", [1, 1000, (64 << 10) - 1, 64 << 10, 1 << 20, 5 << 20])
+@pytest.mark.parametrize("kind", [bytes, bytearray, bytes.decode])
+def test_a_large_value_comes_back_as_it_was(swap, kind, size):
+    content = (random.Random(size).randbytes(4096).translate(bytes(range(128)) * 2) * (size // 4096 + 1))[:size]
+    value = kind(content)
+    back = swap(value)
+    assert type(back) is type(value) and back == value
+
+
+def test_many_blocks_in_one_value_come_back(swap):
+    blocks = [bytes([n]) * (70 << 10) for n in range(150)]
+    assert swap({"all": blocks, "none": b""}) == {"all": blocks, "none": b""}
+
+
+@pytest.mark.parametrize("make", [bytearray, lambda n: memoryview(bytearray(n)), lambda n: memoryview(bytes(n))])
+def test_a_view_arrives_read_only(swap, make):
+    view = memoryview(make(1 << 20))
+    back = swap(view)
+    assert type(back) is memoryview and back == view and back.readonly
+    with pytest.raises(TypeError):
+        back[0] = 1
+
+
+@pytest.mark.parametrize("form, shape", [("B", (4, 1 << 15)), ("d", (1 << 14,)), ("i", (8, 8, 1 << 10))])
+def test_a_view_keeps_its_form(swap, form, shape):
+    view = memoryview(bytes(math.prod(shape) * array.array(form).itemsize)).cast("B").cast(form, shape)
+    back = swap(view)
+    assert (back.format, back.shape) == (form, shape) and back.tobytes() == view.tobytes()
+
+
+def test_a_view_that_was_sent_is_not_seen_to_change(swap):
+    memory = bytearray(1 << 20)
+    back = swap(memoryview(memory))
+    memory[0] = 1
+    assert back[0] == 0
+
+
+@LINUX
+@pytest.mark.parametrize("size", [64 << 10, 8 << 20])
+def test_a_large_view_is_the_block_that_was_passed_on_and_no_copy_of_it(child, size):
+    requests, answers = weft.Channel(), weft.Channel()
+    process = child.begin(kin.describe, requests.receiver(), answers.sender())
+    with requests.sender() as tx:
+        tx.send(memoryview(bytearray(size))).wait(LIMIT)
+        assert answers.recv().wait(LIMIT) == ("memoryview", True, True, size)
+    process.join().wait(LIMIT)
+
+
+def test_a_numpy_array_comes_back_and_a_large_one_read_only(swap):
+    numpy = pytest.importorskip("numpy")
+    for value in (numpy.arange(10), numpy.arange(200_000).reshape(400, 500), numpy.ones((3, 4), "f4").T):
+        back = swap(value)
+        assert back.dtype == value.dtype and back.shape == value.shape and (back == value).all()
+    assert not swap(numpy.zeros(1 << 20)).flags.writeable
+
+
+def test_an_exception_comes_back_with_the_text_of_its_traceback(swap):
+    try:
+        kin.boom("there")
+    except kin.Boom as error:
+        raised = error
+    back = swap([raised])[0]
+    assert type(back) is kin.Boom and back.args == ("there",)
+    assert "in boom" in "".join(traceback.format_exception(back))
+    group = swap(ExceptionGroup("two", [ValueError(1), OSError(2, "two", "name")]))
+    assert [type(error) for error in group.exceptions] == [ValueError, FileNotFoundError]
+
+
+def test_a_channel_comes_back_as_the_same_channel_and_ends_as_ends_of_it(swap):
+    ch = weft.Channel(3, name="travels")
+    back = swap({"in": [ch]})["in"][0]
+    back.send_nowait("v")
+    assert (back.name, back.capacity, ch.recv_nowait()) == ("travels", 3, "v")
+    del back
+    with ch.sender() as tx, ch.receiver() as rx:
+        tx_back, rx_back = swap((tx, rx))
+        assert type(tx_back) is weft.Sender and type(rx_back) is weft.Receiver
+        tx_back.send_nowait("v")
+        assert rx.recv_nowait() == "v"
+        tx_back.close()
+        rx_back.close()
+        del tx_back, rx_back
+    swap(None)  # the echo has forgotten what it had
+    until(lambda: ch.closed)
+
+
+def test_an_end_counts_until_the_child_drops_it(swap):
+    ch = weft.Channel()
+    back = swap([ch.sender() for _ in range(3)])
+    assert ch.statistics().senders >= 3
+    for end in back:
+        end.close()
+    del back, end
+    swap(None)  # the echo has forgotten what it had
+    until(lambda: ch.closed)
+
+
+def test_a_reply_channel_made_in_a_child_is_answered_here(child):
+    requests = weft.Channel()
+    asking = child.begin(kin.ask, requests.sender(), 21)
+    question, reply = requests.recv().wait(LIMIT)
+    reply.send(question * 2).wait(LIMIT)
+    assert asking.join().wait(LIMIT) == 42
+
+
+def test_reply_channels_by_the_hundred(pool):
+    requests = weft.Channel()
+    serving = pool.spawn(kin.answer, requests.receiver(), worker=1)
+    asking = [pool.spawn(kin.ask_often, requests.sender(), 100, worker=number) for number in (0, 1)]
+    for process in asking:
+        assert process.join().wait(LIMIT) == [2 * number for number in range(100)]
+    requests.close()
+    serving.join().wait(LIMIT)
+
+
+def test_a_channel_made_in_a_child_travels_with_what_is_in_it(child):
+    ways = weft.Channel(1)
+    assert child.call(kin.make_full, ways) == (5, "made in a child")
+    ch = ways.recv_nowait()
+    assert (ch.capacity, ch.name, len(ch)) == (5, "made in a child", 3)
+    assert drained(ch) == [1, [2], "three"]
+
+
+def test_a_channel_that_a_child_has_closed_travels_as_a_closed_one(child):
+    ways = weft.Channel(1)
+    child.call(kin.make_closed, ways)
+    ch = ways.recv_nowait()
+    assert ch.closed and ch.recv_nowait() == "left"
+    with pytest.raises(kin.Boom, match="over"):
+        ch.recv_nowait()
+
+
+def test_ends_of_a_channel_made_in_a_child_count_in_both_processes(child):
+    ways = weft.Channel()
+    sending = child.begin(kin.make_ends, ways)
+    rx = ways.recv().wait(LIMIT)
+    assert list(rx) == ["through"]
+    sending.join().wait(LIMIT)
+
+
+# --- the laws -------------------------------------------------------------------------------------------------------
+
+
+def test_l1_send_completes_only_when_a_receiver_took_the_value(sides):
+    sender, receiver = sides
+    ch = weft.Channel()
+    tx = sender.start(abroad.sending, ch, "v")
+    until_parked(ch, senders=1)
+    assert not tx.done and len(ch) == 0
+    assert receiver.start(abroad.receiving, ch, 1).join() == ["v"]
+    tx.join()
+
+
+def test_l1_a_parked_receiver_takes_the_value_at_once(sides):
+    sender, receiver = sides
+    ch = weft.Channel()
+    rx = receiver.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    sender.start(abroad.sending, ch, "v").join()
+    assert rx.join() == ["v"]
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 7, None])
+def test_l2_one_senders_values_arrive_in_order(sides, capacity):
+    sender, receiver = sides
+    ch = weft.Channel.unbounded() if capacity is None else weft.Channel(capacity)
+    rx = receiver.start(abroad.draining, ch)
+    sender.start(abroad.sending, ch, *range(100)).join()
+    ch.close()
+    assert rx.join() == list(range(100))
+
+
+def test_l2_many_at_once_arrive_in_order(sides):
+    sender, receiver = sides
+    ch = weft.Channel(5)
+    rx = receiver.start(abroad.receiving_many, ch, 10)
+    until_parked(ch, receivers=1)
+    count = sender.start(abroad.sending_many, ch, ["a", "b", ["c"]]).join()
+    got = rx.join() + drained(ch)
+    assert count >= 1 and got == ["a", "b", ["c"]][:count]
+
+
+def test_l2_many_take_what_there_is_room_for(there):
+    ch = weft.Channel(3)
+    assert there.start(abroad.sending_many, ch, list(range(10))).join() == 3
+    assert there.start(abroad.receiving_many, ch, 2).join() == [0, 1]
+    assert there.start(abroad.receiving_many, ch, 2).join() == [2]
+
+
+def test_l2_the_parked_are_served_first_come_first_served(here, there):
+    ch = weft.Channel()
+    parties = []
+    for n in range(4):
+        parties.append((here, there)[n % 2].start(abroad.receiving, ch, 1))
+        until_parked(ch, receivers=n + 1)
+    for n in range(4):
+        ch.send_nowait(n)
+    assert [party.join() for party in parties] == [[n] for n in range(4)]
+    parties = []
+    for n in range(4):
+        parties.append((there, here)[n % 2].start(abroad.sending, ch, n))
+        until_parked(ch, senders=n + 1)
+    assert [ch.recv_nowait() for _ in range(4)] == list(range(4))
+    for party in parties:
+        party.join()
+
+
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_l2_a_full_channel_parks_who_sends_from_there(there, capacity):
+    ch = weft.Channel(capacity)
+    tx = there.start(abroad.sending, ch, *range(capacity + 2))
+    until_parked(ch, senders=1)
+    assert len(ch) == capacity and not tx.done
+    assert [ch.recv().wait(LIMIT) for _ in range(capacity + 2)] == list(range(capacity + 2))
+    tx.join()
+
+
+@pytest.mark.parametrize("overflow, kept", [("drop_oldest", [3, 4]), ("drop_newest", [0, 1])])
+def test_l2_an_overflow_policy_is_the_same_from_there(there, overflow, kept):
+    ch = weft.Channel(2, overflow=overflow)
+    there.start(abroad.sending, ch, *range(5)).join()
+    assert drained(ch) == kept and ch.statistics().dropped == 3
+
+
+def test_l2_the_overflow_policy_error_raises_there(there):
+    ch = weft.Channel(1, overflow="error")
+    error = there.start(abroad.sending, ch, 1, [2]).failure()
+    assert type(error) is weft.WouldBlock and error.value == [2]
+    assert drained(ch) == [1]
+
+
+@pytest.mark.parametrize("capacity", [0, 3])
+@pytest.mark.parametrize("kinds", ["one child", "two children"])
+def test_l3_a_storm_of_timeouts_and_cancels_loses_nothing(here, there, pool, capacity, kinds):
+    ch = weft.Channel(capacity)
+    other = here if kinds == "one child" else Child(pool, 1, "task")
+    senders = [(other, there)[n % 2].start(abroad.storm_of_sends, ch, n * 10_000, 150, n) for n in range(4)]
+    receivers = [(other, there)[n % 2].start(abroad.storm_of_receives, ch, n) for n in range(4)]
+    until(lambda: ch.statistics().received > 60)
+    for party in (senders[1], receivers[1]):
+        party.cancel()
+    if other.cancels:
+        for party in (senders[2], receivers[2]):
+            party.cancel()
+    gave = [value for party in senders for value in _outcome(party)]
+    ch.close()
+    took = [value for party in receivers for value in _outcome(party)]
+    assert sorted(gave) == sorted(took + drained(ch))
+    stats = ch.statistics()
+    assert stats.sent == len(gave) == stats.received + stats.dropped
+    assert parked(ch) == (0, 0)
+
+
+def _outcome(party):
+    """What it returned; nothing when it was cancelled before it began."""
+    until(lambda: party.done, f"{party} ends")
+    try:
+        return party.join()
+    except worlds.CANCELLED:
+        return []
+
+
+def test_l4_a_receive_cancelled_there_has_taken_nothing(there):
+    ch = weft.Channel()
+    rx = there.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    rx.cancel()
+    until_parked(ch)
+    assert isinstance(rx.failure(), weft.Cancelled)
+    with pytest.raises(weft.WouldBlock):
+        ch.send_nowait("for nobody")
+    assert ch.statistics()[-3:] == (0, 0, 0)
+
+
+def test_l4_a_send_cancelled_there_has_given_nothing(there):
+    ch = weft.Channel()
+    tx = there.start(abroad.sending, ch, "v")
+    until_parked(ch, senders=1)
+    tx.cancel()
+    until_parked(ch)
+    assert isinstance(tx.failure(), weft.Cancelled)
+    with pytest.raises(weft.WouldBlock):
+        ch.recv_nowait()
+
+
+def test_l4_a_wait_that_runs_out_of_time_there_has_done_nothing(child):
+    ch, other = weft.Channel(), weft.Channel()
+    assert child.call(kin.hurried, kin.recv_of, ch)
+    assert child.call(kin.hurried, kin.send_of, ch, [1])
+    assert child.call(kin.hurried, kin.select_of, ch, other)
+    assert parked(ch) == parked(other) == (0, 0)
+    assert ch.statistics().sent == other.statistics().sent == 0
+
+
+def test_l4_a_party_cancelled_when_met_from_there_but_not_yet_resumed_completes(there):
+    world = worlds.make_world("asyncio")
+    world.open()
+    try:
+        ch = weft.Channel()
+        rx = world.start(abroad.receiving, ch, 1)
+        until_parked(ch, receivers=1)
+        tx = there.start(abroad.sending, ch, "v")
+        spin(lambda: ch.statistics().received == 1)
+        rx.cancel()
+        assert rx.join() == ["v"]
+        tx.join()
+    finally:
+        world.close()
+
+
+def test_l4_a_cancel_and_a_value_at_the_same_moment(there):
+    """Whoever comes first: a value is with the party, or with the sender, never nowhere."""
+    for number in range(100):
+        ch = weft.Channel()
+        rx = there.start(abroad.receiving, ch, 1)
+        until_parked(ch, receivers=1)
+        rx.cancel()
+        try:
+            ch.send_nowait(number)
+        except weft.WouldBlock:
+            assert isinstance(rx.failure(), weft.Cancelled)
+        else:
+            assert rx.join() == [number], "the cancel came after the commit"
+
+
+@pytest.mark.parametrize("first", ["input", "output"])
+def test_l5_a_select_there_of_an_input_and_an_output_commits_one(there, first):
+    inward, outward = weft.Channel(), weft.Channel()
+    party = there.start(abroad.choosing, "random", ("recv", inward), ("send", outward, "out"))
+    until(lambda: parked(inward) == (0, 1) and parked(outward) == (1, 0))
+    if first == "input":
+        inward.send_nowait("in")
+        assert party.join() == (0, "in")
+    else:
+        assert outward.recv_nowait() == "out"
+        assert party.join() == (1, None)
+    assert parked(inward) == parked(outward) == (0, 0)
+    with pytest.raises(weft.WouldBlock):
+        inward.send_nowait("late")
+    with pytest.raises(weft.WouldBlock):
+        outward.recv_nowait()
+
+
+def test_l5_two_selects_that_face_each_other_pair(sides):
+    one, two = sides
+    a, b = weft.Channel(), weft.Channel()
+    first = one.start(abroad.facing, 100, a, b, True)
+    second = two.start(abroad.facing, 100, a, b, False)
+    sent, got = first.join()
+    sent_back, got_back = second.join()
+    assert sent == got_back and sent_back == got
+    assert len(sent) + len(got) == 100
+    assert parked(a) == parked(b) == (0, 0)
+
+
+def test_l5_a_select_never_meets_itself_but_one_from_there(sides):
+    one, two = sides
+    ch = weft.Channel()
+    first = one.start(abroad.swapping, ch, "one", 100)
+    second = two.start(abroad.swapping, ch, "two", 100)
+    sent, got = first.join()
+    sent_back, got_back = second.join()
+    assert sent == got_back and sent_back == got
+
+
+def test_l5_nothing_waits_with_nowait_or_a_default(there):
+    ch, back = weft.Channel(1, name="looked at"), weft.Channel()
+    if there.kind == "thread":
+        assert there.call(kin.nowait, ch, back) == [
+            [2],
+            [1],
+            "WouldBlock",
+            ("default", "nothing"),
+            ("default", None),
+            (0, None),
+            (1, [3]),
+            (0, 1, False, "looked at"),
+        ]
+    else:
+        assert there.call(kin.nowait_soon, ch, back) == [("default", "nothing"), (0, None), (1, [3])]
+    assert parked(ch) == parked(back) == (0, 0)
+
+
+def test_l6_priority_is_strict_there_too(there):
+    a, b = weft.Channel(50), weft.Channel(50)
+    for n in range(50):
+        a.send_nowait(n)
+        b.send_nowait(n)
+    chosen = there.start(abroad.choosing_often, 50, "priority", ("recv", a), ("recv", b)).join()
+    assert chosen == [(0, n) for n in range(50)]
+
+
+def test_l6_random_is_no_order_there_either(there):
+    a, b = weft.Channel(200), weft.Channel(200)
+    for n in range(200):
+        a.send_nowait(n)
+        b.send_nowait(n)
+    chosen = there.start(abroad.choosing_often, 200, "random", ("recv", a), ("recv", b)).join()
+    assert 40 < sum(case for case, _ in chosen) < 160  # fails by chance once in 10**17 runs
+
+
+def test_l7_what_was_sent_before_the_close_is_still_delivered(sides):
+    one, two = sides
+    ch = weft.Channel(5)
+    one.start(abroad.sending, ch, 1, 2, 3).join()
+    one.start(abroad.closing, ch, None).join()
+    one.start(abroad.closing, ch, ValueError("too late")).join()
+    assert two.start(abroad.draining, ch).join() == [1, 2, 3]
+    error = one.start(abroad.sending, ch, ["v"]).failure()
+    assert type(error) is weft.Closed and error.value == ["v"]
+    assert type(two.start(abroad.receiving, ch, 1).failure()) is weft.Closed
+
+
+def test_l7_the_parked_are_told_at_once(sides):
+    one, two = sides
+    ch = weft.Channel(name="ending")
+    rx = two.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    one.start(abroad.closing, ch, None).join()
+    error = rx.failure()
+    assert type(error) is weft.Closed and "'ending'" in str(error)
+
+
+def test_l7_the_reason_arrives_with_its_type_and_traceback(sides):
+    one, two = sides
+    ch = weft.Channel()
+    rx = two.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    one.start(abroad.closing_with_raised, ch, "why").join()
+    error = rx.failure()
+    assert type(error) is ValueError and error.args == ("why",)
+    assert "_somewhere_deep" in "".join(traceback.format_exception(error))
+
+
+def test_l8_poison_reaches_both_ends_at_once(sides):
+    one, two = sides
+    for waits, poisons, script in ((one, two, abroad.sending), (two, one, abroad.receiving)):
+        ch = weft.Channel()
+        victim = waits.start(script, ch, 1)
+        until(lambda ch=ch: sum(parked(ch)) == 1)
+        poisons.start(abroad.poisoning, ch, ValueError("spoilt")).join()
+        error = victim.failure()
+        assert type(error) is weft.Poisoned and "spoilt" in "".join(traceback.format_exception(error))
+        assert parked(ch) == (0, 0)
+        if script is abroad.sending:
+            assert error.value == 1
+
+
+def test_l8_what_a_child_poisons_is_counted(there):
+    ch = weft.Channel(5)
+    there.start(abroad.sending, ch, [1], [2]).join()
+    there.start(abroad.poisoning, ch, None).join()
+    assert ch.statistics().dropped == 2 and ch.closed
+    assert type(there.start(abroad.sending, ch, 3).failure()) is weft.Poisoned
+
+
+def test_l8_the_cause_of_a_poison_given_there_is_the_cause_here(there):
+    ch = weft.Channel()
+    there.start(abroad.poisoning, ch, ValueError("spoilt")).join()
+    with pytest.raises(weft.Poisoned, match="by another process") as poisoned:
+        ch.recv_nowait()
+    assert type(poisoned.value.__cause__) is ValueError
+
+
+def test_l9_the_last_sender_gone_closes_wherever_it_was(sides):
+    one, two = sides
+    ch = weft.Channel(5)
+    rx = two.start(abroad.draining, ch.receiver())
+    tx = ch.sender()
+    party = one.start(kin.sending_then_leaving, tx, 1, 2)
+    if isinstance(one, Child):
+        tx.close()  # there is another one there
+    party.join()
+    assert rx.join() == [1, 2]
+    assert ch.closed and ch.statistics().senders == 0
+
+
+def test_l9_the_last_receiver_gone_tells_senders_at_once(sides):
+    one, two = sides
+    ch = weft.Channel()
+    end = ch.receiver()
+    rx = two.start(kin.receiving_then_leaving, end, 1)
+    if isinstance(two, Child):
+        end.close()
+    tx = one.start(abroad.sending, ch, "taken", "left over")
+    assert rx.join() == ["taken"]
+    error = tx.failure()
+    assert type(error) is weft.NoReceivers and error.value == "left over"
+
+
+def test_l9_ends_made_in_a_child_are_counted(child):
+    ways, ch = weft.Channel(), weft.Channel(5)
+    party = child.begin(kin.open_ends, ways, ch)
+    end = ways.recv().wait(LIMIT)
+    party.join().wait(LIMIT)
+    until(lambda: ch.statistics().senders == 1)
+    end.close()
+    assert ch.closed and drained(ch) == ["from an end"]
+
+
+def test_statistics_are_the_same_there(child):
+    ch = weft.Channel(3, name="counted")
+    ch.send_many([1, 2]).wait()
+    ch.recv_nowait()
+    assert child.call(kin.book, ch) == tuple(ch.statistics())
+
+
+def test_a_trio_task_meets_a_child(there):
+    pytest.importorskip("trio")
+
+    async def main():
+        ch, back = weft.Channel(), weft.Channel()
+        party = there.start(abroad.answering, ch, back)
+        for n in range(50):
+            await ch.send(n)
+            case, value = await weft.select(back.recv(), weft.after(LIMIT))
+            assert (case, value) == (0, n)
+        ch.close()
+        return party
+
+    worlds.run_in_trio(main).join()
+
+
+# --- a select of what the root keeps and what it does not -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["channel", "timer"])
+def test_a_select_there_with_a_timer(child, first):
+    ch = weft.Channel()
+    party = child.begin(kin.against_timer, ch, 60 if first == "channel" else 0.02)
+    if first == "channel":
+        ch.send("v").wait(LIMIT)
+        assert party.join().wait(LIMIT) == (0, "v")
+    else:
+        assert party.join().wait(LIMIT) == (1, None)
+    assert parked(ch) == (0, 0)
+
+
+@pytest.mark.parametrize("first", ["channel", "event"])
+def test_a_select_there_with_an_event(child, first):
+    ch, started = weft.Channel(), weft.Channel(1)
+    party = child.begin(kin.against_event, ch, started, first)
+    if first == "channel":
+        ch.send("v").wait(LIMIT)
+    assert party.join().wait(LIMIT) == (first == "event")
+    assert parked(ch) == (0, 0)
+
+
+@pytest.mark.parametrize("first", ["channel", "join"])
+def test_a_select_there_with_a_join(child, first):
+    ch, gate = weft.Channel(), weft.Channel()
+    party = child.begin(kin.against_join, ch, gate)
+    until_parked(ch, receivers=1)
+    if first == "channel":
+        ch.send("v").wait(LIMIT)
+        gate.close()
+        assert party.join().wait(LIMIT) == (0, "v")
+    else:
+        gate.close()
+        assert party.join().wait(LIMIT) == (1, "joined")
+    assert parked(ch) == (0, 0)
+
+
+@pytest.mark.parametrize("first", ["channel", "descriptor"])
+@pytest.mark.parametrize("function", [kin.against_descriptor, kin.against_descriptor_soon])
+def test_a_select_there_with_a_descriptor(child, function, first):
+    ch, started = weft.Channel(), weft.Channel(1)
+    party = child.begin(function, ch, started, first)
+    if first == "channel":
+        ch.send("v").wait(LIMIT)
+    assert party.join().wait(LIMIT) == ((first == "descriptor") == (function is kin.against_descriptor))
+    assert parked(ch) == (0, 0)
+
+
+@pytest.mark.parametrize("first", ["channel", "mine"])
+def test_a_select_there_with_a_channel_of_the_childs_own(child, first):
+    ch, started = weft.Channel(), weft.Channel(1)
+    party = child.begin(kin.against_local, ch, started, first)
+    if first == "channel":
+        ch.send("v").wait(LIMIT)
+    assert party.join().wait(LIMIT) == ((0, "v") if first == "channel" else (1, "mine"))
+    assert parked(ch) == (0, 0)
+
+
+def test_a_select_there_with_a_barrier_says_that_it_cannot_be(child):
+    ch = weft.Channel()
+    process = child.pool.spawn(abroad.in_thread, _with_barrier, ch, worker=0)
+    well, error = process.join().wait(LIMIT)
+    assert not well and type(error) is RuntimeError and "barrier" in str(error)
+    assert parked(ch) == (0, 0)
+
+
+def _with_barrier(ch):
+    yield weft.select(ch.recv(), weft.Barrier(2).sync())
+
+
+@pytest.mark.parametrize("kind", ["timer", "event", "descriptor"])
+def test_a_storm_of_receives_beside_something_of_the_childs_own_loses_nothing(pool, kind):
+    ch = weft.Channel(1)
+    parties = [pool.spawn(kin.storm_of_mixed, ch, kind, 300, seed, worker=seed % 2) for seed in range(3)]
+    given = []
+    dice = random.Random(5)
+    while not all(party.done for party in parties):
+        try:
+            ch.send(("value", len(given))).wait(dice.random() / 1000)
+            given.append(len(given))
+        except TimeoutError:
+            pass
+    taken = [value for party in parties for value in party.result()[0]]
+    left = [value for _, value in drained(ch)]
+    assert sorted(taken + left) == given
+    stats = ch.statistics()
+    assert stats.sent == len(given) and stats.received == len(taken) + len(left) and parked(ch) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["timer", "event"])
+def test_a_storm_of_sends_beside_something_of_the_childs_own_loses_nothing(pool, kind):
+    ch = weft.Channel()
+    parties = [pool.spawn(kin.storm_of_offers, ch, kind, seed * 1000, 200, seed, worker=seed % 2) for seed in range(3)]
+    taken = []
+    dice = random.Random(6)
+    while not all(party.done for party in parties):
+        with contextlib.suppress(TimeoutError):
+            taken.append(ch.recv().wait(dice.random() / 1000))
+    given = [value for party in parties for value in party.result()]
+    assert sorted(taken) == sorted(given) and parked(ch) == (0, 0)
+    assert ch.statistics().sent == len(given)
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [lambda: lambda: None, lambda: _local()], ids=["lambda", "local function"])
+def test_what_cannot_be_found_there_is_refused_at_once(pool, make):
+    with weft.Group() as group:
+        with pytest.raises(TypeError, match="import path"):
+            group.spawn(make(), on="process")
+    with pytest.raises(TypeError, match="import path"):
+        pool.spawn(make())
+
+
+def _local():
+    def local():
+        pass
+
+    return local
+
+
+def test_an_argument_that_cannot_go_is_refused_at_once(pool):
+    with weft.Group() as group:
+        with pytest.raises(TypeError, match="cannot go to another place"):
+            group.spawn(kin.square, threading.Lock(), on="process")
+    with pytest.raises(TypeError, match=r"value.*\[1\].* cannot go to another place"):
+        pool.spawn(kin.square, [1, threading.Lock()])
+
+
+def test_a_value_that_cannot_go_is_refused_where_it_is_sent(child):
+    ch = weft.Channel()
+    receiving = child.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    with pytest.raises(TypeError, match="cannot go to another place"):
+        ch.send(threading.Lock()).wait(LIMIT)
+    ch.send("well").wait(LIMIT)
+    assert receiving.join() == ["well"]
+
+
+@pytest.mark.parametrize(
+    "function, kind, said",
+    [
+        (kin.not_for_here, TypeError, "cannot go to another place"),
+        (kin.closed_end, weft.Closed, "clone"),
+    ],
+)
+@pytest.mark.parametrize("driver", [kin.call, kin.call_soon])
+def test_a_result_that_cannot_go_fails_the_process(driver, function, kind, said):
+    with pytest.raises(ExceptionGroup) as failed, weft.Group() as group:
+        group.spawn(driver, function, on="process")
+    (error,) = failed.value.exceptions
+    assert type(error) is kind and said in str(error)
+
+
+def only(error):
+    """What is in groups of one."""
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    return error
+
+
+@pytest.mark.parametrize("function", [kin.nested, kin.nested_pool])
+def test_a_child_starts_no_processes_and_says_so(function):
+    with pytest.raises(ExceptionGroup) as failed, weft.Group() as group:
+        group.spawn(function, on="process")
+    error = only(failed.value)
+    assert type(error) is ValueError and "only the program's first process starts others" in str(error)
+
+
+def test_a_channel_that_is_waited_on_in_a_child_does_not_leave_it():
+    with pytest.raises(ExceptionGroup) as failed, weft.Group() as group:
+        group.spawn(kin.send_away_while_waited, weft.Channel(1), on="process")
+    error = only(failed.value)
+    assert type(error) is TypeError and "'waited on'" in str(error) and "send its end away first" in str(error)
+
+
+def test_selecting_there_says_what_to_do_instead(there):
+    channels = {name: weft.Channel(2) for name in "ab"}
+    channels["a"].send_nowait(1)
+    error = there.start(abroad.registered, channels, 1).failure()
+    assert (
+        type(error) is RuntimeError and "case a: selecting()" in str(error) and "use select() in a loop" in str(error)
+    )
+    assert len(channels["a"]) == 1 and parked(channels["a"]) == (0, 0)
+
+
+@pytest.mark.slow
+def test_values_too_large_for_one_message_are_refused_and_stay_with_their_sender(child):
+    ch = weft.Channel(1)
+    well, error = child.begin(kin.send_more_than_a_message, ch).join().wait(LIMIT * 3)
+    assert not well and type(error) is ValueError and "in one message" in str(error)
+    assert len(ch) == 0 and parked(ch) == (0, 0)
+
+
+# --- death ----------------------------------------------------------------------------------------------------------
+
+
+def begin(group, function, *args):
+    """A child that is to die; its process and its number."""
+    started = weft.Channel(1)
+    process = group.spawn(function, *args, started, on="process")
+    return process, started.recv().wait(LIMIT)
+
+
+def has_died(error, pid, exitcode):
+    return type(error) is weft.PeerDied and (error.pid, error.exitcode) == (pid, exitcode)
+
+
+def causes(error):
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def test_a_receiver_here_is_told_of_a_killed_sender(here):
+    with dying_group() as group:
+        ch = weft.Channel()
+        process, pid = begin(group, kin.hold, ch.sender())
+        rx = here.start(abroad.receiving, ch.receiver(), 1)
+        until_parked(ch, receivers=1)
+        os.kill(pid, signal.SIGKILL)
+        assert has_died(rx.failure(), pid, -signal.SIGKILL)
+        until(lambda: process.done)
+        with pytest.raises(weft.PeerDied) as died:
+            process.result()
+        assert has_died(died.value, pid, -signal.SIGKILL) and "SIGKILL" in str(died.value)
+
+
+def test_a_sender_here_is_told_of_a_killed_receiver(here):
+    with dying_group() as group:
+        ch = weft.Channel()
+        _, pid = begin(group, kin.hold, ch.receiver())
+        tx = here.start(abroad.sending, ch, ["mine"])
+        until_parked(ch, senders=1)
+        os.kill(pid, signal.SIGKILL)
+        error = tx.failure()
+        assert type(error) is weft.NoReceivers and error.value == ["mine"]
+        assert has_died(error.__cause__, pid, -signal.SIGKILL)
+
+
+@pytest.mark.parametrize("script", [abroad.receiving, abroad.sending])
+def test_another_child_is_told_of_a_killed_one(there, script):
+    with dying_group() as group:
+        ch = weft.Channel()
+        end = ch.sender() if script is abroad.receiving else ch.receiver()
+        _, pid = begin(group, kin.hold, end)
+        end.close()
+        party = there.start(script, ch, 1)
+        until(lambda: sum(parked(ch)) == 1)
+        os.kill(pid, signal.SIGKILL)
+        error = party.failure()
+        assert any(type(part) is weft.PeerDied for part in causes(error)) or "PeerDied" in str(error.__cause__)
+
+
+def test_a_select_here_is_told_of_a_killed_sender():
+    with dying_group() as group:
+        ch, other = weft.Channel(), weft.Channel()
+        _, pid = begin(group, kin.hold, ch.sender())
+        threading.Timer(0.01, os.kill, (pid, signal.SIGKILL)).start()
+        with pytest.raises(weft.PeerDied) as died:
+            weft.select(ch.recv(), other.recv()).wait(SOON)
+        assert has_died(died.value, pid, -signal.SIGKILL)
+
+
+@pytest.mark.parametrize("function", [kin.computes, kin.waits, kin.waits_soon])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_killed_child_fails_its_group_which_cancels_the_others(function, number):
+    group = weft.Group()
+    with pytest.raises(ExceptionGroup) as failed, group:
+        sibling = group.spawn(abroad.park)
+        process, pid = begin(group, function)
+        os.kill(pid, number)
+        weft.never().wait(LIMIT)
+    assert [type(error) for error in failed.value.exceptions] == [weft.PeerDied]
+    assert has_died(failed.value.exceptions[0], pid, -number)
+    assert sibling.cancelled() and process.done
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_function_that_leaves_by_os_exit_has_died_with_that_code(code):
+    with pytest.raises(ExceptionGroup) as failed, weft.Group() as group:
+        group.spawn(kin.exits_at_once, code, on="process")
+    (error,) = failed.value.exceptions
+    assert type(error) is weft.PeerDied and error.exitcode == code
+
+
+def test_sys_exit_in_a_function_is_what_it_is_in_a_thread():
+    for place in ("thread", "process"):
+        with pytest.raises(SystemExit) as ended, weft.Group() as group:
+            group.spawn(kin.sys_exit, 3, on=place)
+        assert ended.value.code == 3
+
+
+def test_a_loop_is_told_of_a_death(run):
+    async def main():
+        ch, started = weft.Channel(), weft.Channel(1)
+        async with weft.Group() as group:
+            group.spawn(kin.hold, ch.sender(), started, on="process")
+            pid = await started.recv()
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(weft.PeerDied) as died:
+                await ch.receiver().recv()
+            assert has_died(died.value, pid, -signal.SIGKILL)
+            await weft.never()
+
+    with pytest.raises(ExceptionGroup) as failed:
+        run(main)
+    assert [type(error) for error in failed.value.exceptions] == [weft.PeerDied]
+
+
+@pytest.mark.parametrize("function", [kin.pours, kin.drinks, kin.drinks_soon, kin.chooses])
+def test_a_death_at_any_moment_hangs_nobody(function):
+    """The other party is here, and goes on until it is told, or has nobody to wait for."""
+    for round in range(max(1, ROUNDS // 4)):
+        dice = random.Random(round)
+        ch = weft.Channel(dice.choice([0, 0, 1, 5]))
+        with dying_group() as group:
+            end = ch.sender() if function is kin.pours else ch.receiver() if function is not kin.chooses else ch
+            process, pid = begin(group, function, end)
+            if end is not ch:
+                end.close()
+            killer = threading.Timer(dice.random() / 200, os.kill, (pid, signal.SIGKILL))
+            killer.start()
+            moved = 0
+            try:
+                while True:
+                    if function is kin.pours:
+                        assert ch.recv().wait(LIMIT) == moved
+                    elif function is kin.chooses:
+                        weft.select(ch.recv(), ch.send(moved), process.join()).wait(LIMIT)
+                    else:
+                        ch.send(moved).wait(LIMIT)
+                    moved += 1
+            except weft.PeerDied as died:
+                assert has_died(died, pid, -signal.SIGKILL)
+            except weft.NoReceivers as alone:
+                assert has_died(alone.__cause__, pid, -signal.SIGKILL) and alone.value == moved
+            except weft.Cancelled:
+                pass  # the group was told first
+            killer.join()
+            stats = ch.statistics()
+            assert stats.sent == stats.received + stats.dropped + stats.buffered
+            assert parked(ch) == (0, 0)
+        assert is_gone(pid)
+
+
+@LINUX
+@pytest.mark.parametrize("function", ["computes", "waits", "waits_soon", "pours_here"])
+def test_children_end_with_a_parent_that_was_killed(function):
+    program = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import kin, weft
+
+        if __name__ == "__main__":
+            with weft.Group() as group:
+                started = weft.Channel(3)
+                for _ in range(3):
+                    if {function!r} == "pours_here":
+                        group.spawn(kin.pours, weft.Channel(), started, on="process")
+                    else:
+                        group.spawn(getattr(kin, {function!r}), started, on="process")
+                print(*[started.recv().wait() for _ in range(3)], flush=True)
+                weft.never().wait()
+        """
+    memory = set(os.listdir("/dev/shm"))
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+    children = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(children) == 3 and not any(is_gone(pid) for pid in children)
+    parent.kill()
+    parent.wait(LIMIT)
+    parent.stdout.close()
+    try:
+        spin(lambda: all(is_gone(pid) for pid in children), "the children end")
+    finally:
+        for pid in children:
+            if not is_gone(pid):
+                os.kill(pid, signal.SIGKILL)
+    assert set(os.listdir("/dev/shm")) <= memory
+
+
+@LINUX
+def test_a_child_that_is_stopped_stops_nobody_else(run):
+    async def main():
+        ch, started = weft.Channel(1), weft.Channel(1)
+        async with weft.Group() as group:
+            group.spawn(kin.drinks, ch.receiver(), started, on="process")
+            pid = await started.recv()
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                given = 0
+                # More than a socket takes: nobody waits for the child to read, but for room in the channel.
+                for _ in range(500):
+                    case, _ = await weft.select(ch.send(bytes(60_000)), weft.after(0.05))
+                    given += case == 0
+                    if case == 1:
+                        break
+                assert case == 1 and given < 5
+                assert len(ch) == 1 and ch.statistics().sent == given
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            group.cancel()
+
+    run(main)
+
+
+@LINUX
+def test_descriptors_and_threads_do_not_grow():
+    def once():
+        with weft.Group() as group:
+            ch = weft.Channel()
+            process = group.spawn(abroad.sum_of, ch.receiver(), on="process")
+            with ch.sender() as tx:
+                tx.send(1).wait(LIMIT)
+                tx.send(2).wait(LIMIT)
+            assert process.join().wait(LIMIT) == 3
+
+    def killed():
+        with dying_group() as group:
+            _, pid = begin(group, kin.waits)
+            os.kill(pid, signal.SIGKILL)
+            weft.never().wait(LIMIT)
+
+    once()
+    killed()
+    before, peers = kin.descriptors(), len(_os_process._peers)
+    for _ in range(ROUNDS * 3 // 10):
+        once()
+        killed()
+    spin(lambda: all(now <= most for now, most in zip(kin.descriptors(), before, strict=True)), "all are given back")
+    assert len(_os_process._peers) == peers
+
+
+@pytest.mark.parametrize("size", [1 << 16, 1 << 20, 32 << 20])
+def test_a_large_result_and_a_large_value_before_a_join_hang_nobody(size):
+    with weft.Group() as group:
+        ch = weft.Channel.unbounded()
+        large = group.spawn(kin.large, size, on="process")
+        puts = group.spawn(kin.puts_large, ch, size, 3, on="process")
+        assert puts.join().wait(LIMIT) == "done"
+        assert large.join().wait(LIMIT) == bytes(size)
+    assert [len(value) for value in drained(ch)] == [size] * 3
+
+
+def test_a_program_ends_though_nobody_reads_what_is_left(tmp_path):
+    program = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import kin, weft
+
+        if __name__ == "__main__":
+            ch = weft.Channel.unbounded()
+            with weft.Group() as group:
+                group.spawn(kin.puts_large, ch, 1 << 20, 20, on="process")
+                for _ in range(100):
+                    ch.send_nowait(bytes(1 << 16))
+            print(len(ch))
+        """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=LIMIT
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "120\n", "")
+
+
+# --- pools ----------------------------------------------------------------------------------------------------------
+
+
+def test_processes_of_a_pool_are_spread_and_can_be_pinned():
+    with weft.Pool(2, on="process") as pool:
+        pids = [pool.spawn(os.getpid, worker=number).join().wait(LIMIT) for number in (0, 1, 0, 1)]
+        assert pids[:2] == pids[2:] and len({*pids, os.getpid()}) == 3
+        waiting = [pool.spawn(kin.waits, weft.Channel(1)) for _ in range(4)]
+        assert sorted(process._worker.load for process in waiting) == [2, 2, 2, 2]
+        pool.cancel()
+
+
+@pytest.mark.parametrize("function", [kin.square, kin.square_soon])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_map_in_processes(function, ordered):
+    with weft.Pool(2, on="process") as pool:
+        results = list(pool.map(function, range(100), ordered=ordered))
+    assert (results if ordered else sorted(results)) == [n * n for n in range(100)]
+
+
+def test_map_in_processes_from_a_loop(run):
+    async def main():
+        async with weft.Pool(2, on="process") as pool:
+            return [result async for result in pool.map(kin.square_soon, range(30))]
+
+    assert run(main) == [n * n for n in range(30)]
+
+
+def test_the_first_error_of_a_map_is_raised():
+    with weft.Pool(2, on="process") as pool:
+        with pytest.raises(kin.Boom, match="five"):
+            list(pool.map(kin.fails_on_five, range(100)))
+        assert pool.spawn(kin.square, 3).join().wait(LIMIT) == 9
+
+
+@pytest.mark.parametrize("function", [kin.dies_on_seven, kin.dies_soon_on_seven])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_worker_killed_in_a_map_fails_the_pool(function, ordered):
+    with pytest.raises(ExceptionGroup) as failed:
+        with weft.Pool(2, on="process") as pool:
+            for _ in pool.map(function, range(1000), ordered=ordered):
+                pass
+    assert {(type(error), error.exitcode) for error in failed.value.exceptions} == {(weft.PeerDied, -signal.SIGKILL)}
+
+
+def test_a_worker_killed_in_the_middle_fails_the_pool_and_the_others_end():
+    group = weft.Pool(2, on="process")
+    with pytest.raises(ExceptionGroup) as failed, group as pool:
+        pids = []
+        for number in range(2):
+            started = weft.Channel(1)
+            pool.spawn(kin.computes if number == 0 else kin.waits, started, worker=number)
+            pids.append(started.recv().wait(LIMIT))
+        os.kill(pids[0], signal.SIGKILL)
+        weft.never().wait(LIMIT)
+    (error,) = failed.value.exceptions
+    assert has_died(error, pids[0], -signal.SIGKILL)
+    spin(lambda: all(map(is_gone, pids)))
+
+
+# --- what a process is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", [abroad.double, abroad.double_soon])
+def test_a_process_has_a_result_and_a_name(function):
+    with weft.Group() as group:
+        process = group.spawn(function, 21, on="process")
+        named = group.spawn(function, 1, on="process", name="named")
+        assert process.join().wait(LIMIT) == 42
+    assert process.done and process.result() == 42 and not process.cancelled()
+    assert process.name.startswith(function.__name__) and named.name == "named" and named.result() == 2
+    assert "(process) returned" in repr(process) and "test_os_processes.py" in repr(process)
+
+
+def test_it_is_another_process_and_a_child_of_this_one():
+    with weft.Group() as group:
+        process = group.spawn(kin.who, on="process", name="my thread")
+    pid, parent, thread = process.result()
+    assert pid != os.getpid() == parent and thread == "my thread"
+    spin(lambda: is_gone(pid))
+
+
+def test_a_failure_there_is_raised_here_with_its_traceback():
+    with pytest.raises(ExceptionGroup) as failed, weft.Group() as group:
+        sibling = group.spawn(abroad.park)
+        group.spawn(kin.boom, "there", on="process")
+    (error,) = failed.value.exceptions
+    assert type(error) is kin.Boom and sibling.cancelled()
+    assert "in boom" in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize("function", [kin.until_cancelled, kin.until_cancelled_soon])
+@pytest.mark.parametrize("how", ["process", "group", "deadline", "sibling"])
+def test_a_cancel_reaches_it(function, how):
+    started, told = weft.Channel(1), weft.Channel(1)
+    with contextlib.suppress(ExceptionGroup), weft.Group() as group:
+        process = group.spawn(function, started, told, on="process")
+        pid = started.recv().wait(LIMIT)
+        if how == "process":
+            process.cancel()
+            with pytest.raises(weft.Cancelled):
+                process.join().wait(LIMIT)
+        elif how == "group":
+            group.cancel()
+        elif how == "deadline":
+            group.cancel_after(0)
+        else:
+            group.spawn(abroad.boom, "sibling")
+    assert process.cancelled() and told.recv_nowait() == "cancelled"
+    spin(lambda: is_gone(pid))
+
+
+def test_a_cancel_before_it_has_begun():
+    with weft.Group() as group:
+        process = group.spawn(abroad.park, on="process")
+        process.cancel()
+    assert process.cancelled()
+
+
+def test_a_process_spawned_in_a_group_that_was_cancelled_never_runs():
+    with weft.Group() as group:
+        group.cancel()
+        process = group.spawn(abroad.park, on="process")
+    assert process.cancelled()
+    spin(lambda: is_gone(process._worker.pid))
+
+
+def test_a_loop_has_processes_there_too(arun):
+    async def main():
+        async with weft.Group() as group:
+            ch = weft.Channel()
+            process = group.spawn(abroad.sum_of_soon, ch.receiver(), on="process")
+            async with ch.sender() as tx:
+                for n in range(10):
+                    await tx.send(n)
+            case, value = await weft.select(process.join(), weft.after(LIMIT))
+            assert (case, value) == (0, 45)
+        return process.result()
+
+    assert arun(main) == 45
+
+
+@pytest.mark.parametrize("function", ["waits", "waits_soon"])
+def test_ctrl_c_ends_a_program_and_its_children(function):
+    program = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import kin, weft
+
+        if __name__ == "__main__":
+            with weft.Group() as group:
+                started = weft.Channel(1)
+                group.spawn(kin.{function}, started, on="process")
+                print(started.recv().wait(), flush=True)
+                weft.never().wait()
+        """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    pid = int(parent.stdout.readline())
+    os.killpg(parent.pid, signal.SIGINT)  # to all of them, as a terminal does
+    _, errors = parent.communicate(timeout=LIMIT)
+    assert parent.returncode == -signal.SIGINT and errors.rstrip().endswith("KeyboardInterrupt")
+    spin(lambda: is_gone(pid))

@@ -1,0 +1,1344 @@
+"""The laws with the two parties in different places: one here, in each scheduler that a channel may be used from, and one
+in another interpreter. What the laws mean exactly: docs/design/laws.md.
+
+`sides` is (sender's side, receiver's side): one of them is here, the other one there, a blocked thread or a task. What a
+party there performs is in `abroad.py`. Another place is one more name in PLACES.
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import abroad
+import freight
+import pytest
+import weft
+import worlds
+from worlds import IN_PYTHON, LIMIT, parked, until, until_parked
+
+pytestmark = [
+    pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython has interpreters of their own"),
+    pytest.mark.skipif(sys.version_info < (3, 12), reason="interpreters with a GIL of their own came with Python 3.12"),
+    pytest.mark.skipif(IN_PYTHON, reason="interpreters need the extension"),
+]
+
+PLACES = ["interpreter"]
+DRIVERS = {"thread": abroad.in_thread, "task": abroad.in_task}
+HERE = ["threads", "asyncio", "processes", "trio", "gevent"]
+
+PROC = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads /proc, which only Linux has")
+
+
+class There:
+    """Parties in another place, each performed by a thread, or by a task in a loop of its own."""
+
+    def __init__(self, place, kind, group):
+        self.place, self.kind, self.group = place, kind, group
+
+    def start(self, script, *args):
+        process = self.group.spawn(DRIVERS[self.kind], script, *args, on=self.place)
+        return Resident(process)
+
+
+class Resident:
+    """One party there."""
+
+    def __init__(self, process):
+        self.process = process
+
+    @property
+    def done(self):
+        return self.process.done
+
+    def cancel(self):
+        self.process.cancel()
+
+    def join(self):
+        until(lambda: self.process.done, f"{self.process} ends")
+        well, result = self.process.result()
+        if not well:
+            raise result
+        return result
+
+    def failure(self):
+        until(lambda: self.process.done, f"{self.process} ends")
+        try:
+            well, result = self.process.result()
+        except weft.Cancelled as cancelled:
+            return cancelled
+        assert not well, f"{self.process} should have failed, but returned {result!r}"
+        return result
+
+
+@contextlib.contextmanager
+def abroad_group():
+    """A group for parties there. What the test has left in it is cancelled."""
+    with weft.Group() as group:
+        try:
+            yield group
+        finally:
+            group.cancel()
+
+
+@contextlib.contextmanager
+def at_home(name):
+    world = worlds.make_world(name)
+    world.open()
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+def _known(names):
+    return [name for name in names if not worlds.missing(name)]
+
+
+@pytest.fixture(params=[f"{place}:{kind}" for place in PLACES for kind in DRIVERS])
+def there(request):
+    with abroad_group() as group:
+        yield There(*request.param.split(":"), group)
+
+
+@pytest.fixture(params=PLACES)
+def place(request):
+    return request.param
+
+
+@pytest.fixture(params=_known(HERE))
+def here(request):
+    with at_home(request.param) as world:
+        yield world
+
+
+@pytest.fixture(params=["out", "in"])
+def sides(request, here, there):
+    return (here, there) if request.param == "out" else (there, here)
+
+
+def spin(condition):
+    """As `until`, without a turn for the parties here."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen"
+        time.sleep(0.0001)
+
+
+# --- L1 Rendezvous --------------------------------------------------------------------------------------------------
+
+
+def test_l1_send_completes_only_when_a_receiver_took_the_value(sides):
+    sender, receiver = sides
+    ch = weft.Channel()
+    tx = sender.start(abroad.sending, ch, "v")
+    until_parked(ch, senders=1)
+    assert not tx.done and len(ch) == 0
+    rx = receiver.start(abroad.receiving, ch, 1)
+    assert rx.join() == ["v"]
+    tx.join()
+
+
+def test_l1_a_parked_receiver_takes_the_value_at_once(sides):
+    sender, receiver = sides
+    ch = weft.Channel()
+    rx = receiver.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    sender.start(abroad.sending, ch, "v").join()
+    assert rx.join() == ["v"]
+
+
+def test_l1_a_rendezvous_channel_holds_nothing(sides):
+    sender, receiver = sides
+    ch = weft.Channel()
+    tx, rx = sender.start(abroad.sending, ch, *range(20)), receiver.start(abroad.receiving, ch, 20)
+    while not rx.done:
+        assert len(ch) == 0 == ch.statistics().buffered
+        worlds.turn()
+    assert rx.join() == list(range(20))
+    tx.join()
+
+
+def test_l1_nobody_waits_with_nowait(there):
+    ch = weft.Channel()
+    rx = there.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    ch.send_nowait("met")
+    assert rx.join() == ["met"]
+    with pytest.raises(weft.WouldBlock) as refused:
+        ch.send_nowait(["nobody", "there"])
+    assert refused.value.value == ["nobody", "there"]
+    tx = there.start(abroad.sending, ch, "back")
+    until_parked(ch, senders=1)
+    assert ch.recv_nowait() == "back"
+    tx.join()
+
+
+# --- L2 Order -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 7, None])
+def test_l2_one_senders_values_arrive_in_order(sides, capacity):
+    sender, receiver = sides
+    ch = weft.Channel.unbounded() if capacity is None else weft.Channel(capacity)
+    rx = receiver.start(abroad.draining, ch)
+    sender.start(abroad.sending, ch, *range(100)).join()
+    ch.close()
+    assert rx.join() == list(range(100))
+
+
+def test_l2_many_at_once_arrive_in_order(sides):
+    sender, receiver = sides
+    ch = weft.Channel(5)
+    rx = receiver.start(abroad.receiving_many, ch, 10)
+    until_parked(ch, receivers=1)
+    tx = sender.start(abroad.sending_many, ch, ["a", "b", "c"])
+    count = tx.join()
+    got = rx.join()
+    while len(got) < count:
+        got.append(ch.recv_nowait())
+    assert got == ["a", "b", "c"][:count]
+
+
+def test_l2_parked_receivers_are_served_first_come_first_served(here, there):
+    ch = weft.Channel()
+    parties = []
+    for n in range(4):
+        parties.append((here, there)[n % 2].start(abroad.receiving, ch, 1))
+        until_parked(ch, receivers=n + 1)
+    for n in range(4):
+        ch.send_nowait(n)
+    assert [party.join() for party in parties] == [[n] for n in range(4)]
+
+
+@pytest.mark.parametrize("capacity", [0, 2])
+def test_l2_parked_senders_are_served_first_come_first_served(here, there, capacity):
+    ch = weft.Channel(capacity)
+    for n in range(capacity):
+        ch.send_nowait(n)
+    parties = []
+    for n in range(4):
+        parties.append((there, here)[n % 2].start(abroad.sending, ch, capacity + n))
+        until_parked(ch, senders=n + 1)
+    assert [ch.recv_nowait() for _ in range(capacity + 4)] == list(range(capacity + 4))
+    for party in parties:
+        party.join()
+
+
+def test_l2_a_newcomer_never_overtakes_one_that_is_parked_there(there):
+    ch = weft.Channel(1)
+    ch.send_nowait("first")
+    tx = there.start(abroad.sending, ch, "second")
+    until_parked(ch, senders=1)
+    assert ch.recv_nowait() == "first"
+    with pytest.raises(weft.WouldBlock):
+        ch.send_nowait("newcomer")
+    assert ch.recv_nowait() == "second"
+    tx.join()
+
+
+@pytest.mark.parametrize(
+    "overflow, kept", [("drop_oldest", [3, 4]), ("drop_newest", [0, 1])], ids=["drop_oldest", "drop_newest"]
+)
+def test_l2_an_overflow_policy_is_the_same_from_there(there, overflow, kept):
+    lost = []
+    ch = weft.Channel(2, overflow=overflow, on_undelivered=lost.append)
+    there.start(abroad.sending, ch, *range(5)).join()
+    assert [ch.recv_nowait(), ch.recv_nowait()] == kept
+    assert ch.statistics().dropped == 3
+    for n in range(3):
+        ch.send_nowait(n)
+    assert len(lost) == 1  # what is dropped by a send here is handed to the callback here
+
+
+def test_l2_the_overflow_policy_error_raises_there(there):
+    ch = weft.Channel(1, overflow="error")
+    error = there.start(abroad.sending, ch, 1, [2]).failure()
+    assert type(error) is weft.WouldBlock and error.value == [2]
+    assert ch.recv_nowait() == 1
+
+
+# --- L3 Conservation ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("capacity", [0, 3])
+def test_l3_a_storm_of_timeouts_and_cancels_loses_nothing(here, there, capacity):
+    ch = weft.Channel(capacity)
+    each = worlds.fewer(150)
+    senders = [(here, there)[n % 2].start(abroad.storm_of_sends, ch, n * 10_000, each, n) for n in range(4)]
+    receivers = [(here, there)[n % 2].start(abroad.storm_of_receives, ch, n) for n in range(4)]
+    until(lambda: ch.statistics().received > 60)
+    for party in (senders[1], receivers[1]):
+        party.cancel()
+    if here.cancels:
+        for party in (senders[2], receivers[2]):
+            party.cancel()
+    gave = [value for party in senders for value in _outcome(party)]
+    ch.close()
+    took = [value for party in receivers for value in _outcome(party)]
+    left = abroad_left(ch)
+    assert sorted(gave) == sorted(took + left)
+    stats = ch.statistics()
+    assert stats.sent == len(gave) == stats.received + stats.dropped + stats.buffered
+    assert parked(ch) == (0, 0)
+
+
+def _outcome(party):
+    """What it returned; nothing when it was cancelled before it began."""
+    until(lambda: party.done, f"{party} ends")
+    try:
+        return party.join()
+    except worlds.CANCELLED:
+        return []
+
+
+def abroad_left(ch):
+    left = []
+    try:
+        while True:
+            left.append(ch.recv_nowait())
+    except (weft.Closed, weft.WouldBlock):
+        return left
+
+
+def test_l3_a_value_that_cannot_be_made_loses_no_other_that_came_with_it(there):
+    ch = weft.Channel(3)
+    there.start(abroad.receiving, ch, 0).join()
+    for value in (1, freight.Refuses(), 3):
+        ch.send_nowait(value)
+    got = []
+    for _ in range(3):
+        try:
+            got += ch.recv_many(3).wait(0)
+        except LookupError as error:
+            got.append(str(error))
+        except TimeoutError:
+            break
+    assert got == [1, "it is not made here", 3]
+
+
+# --- L4 Commit wins -------------------------------------------------------------------------------------------------
+
+
+def test_l4_a_receive_cancelled_there_has_taken_nothing(there):
+    ch = weft.Channel()
+    rx = there.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    rx.cancel()
+    until_parked(ch)
+    assert isinstance(rx.failure(), weft.Cancelled)
+    with pytest.raises(weft.WouldBlock):
+        ch.send_nowait("for nobody")
+    assert ch.statistics()[-3:] == (0, 0, 0)
+
+
+def test_l4_a_send_cancelled_there_has_given_nothing(there):
+    ch = weft.Channel()
+    tx = there.start(abroad.sending, ch, "v")
+    until_parked(ch, senders=1)
+    tx.cancel()
+    until_parked(ch)
+    assert isinstance(tx.failure(), weft.Cancelled)
+    with pytest.raises(weft.WouldBlock):
+        ch.recv_nowait()
+
+
+def test_l4_a_party_cancelled_here_leaves_its_peer_there_to_the_next(here, there):
+    if not here.cancels:
+        pytest.skip("nobody can cancel a plain thread")
+    ch = weft.Channel()
+    one, two = here.start(abroad.receiving, ch, 1), here.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=2)
+    one.cancel()
+    until(lambda: one.done)
+    there.start(abroad.sending, ch, "v").join()
+    assert two.join() == ["v"] and isinstance(one.failure(), worlds.CANCELLED)
+
+
+def test_l4_a_party_cancelled_when_met_from_there_but_not_yet_resumed_completes(here, there):
+    if not here.cancels:
+        pytest.skip("nobody can cancel a plain thread")
+    ch = weft.Channel()
+    rx = here.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    tx = there.start(abroad.sending, ch, "v")
+    spin(lambda: ch.statistics().received == 1)
+    rx.cancel()
+    assert rx.join() == ["v"]
+    tx.join()
+
+
+def test_l4_a_wait_that_ran_out_of_time_has_done_nothing(there):
+    ch = weft.Channel()
+    ready = there.start(abroad.receiving, ch, 0)
+    ready.join()
+    for op in (ch.send([1]), ch.recv(), weft.select(ch.send(1), ch.recv())):
+        with pytest.raises(TimeoutError):
+            op.wait(0.001)
+    assert parked(ch) == (0, 0) and ch.statistics().sent == 0
+
+
+# --- L5 One of many -------------------------------------------------------------------------------------------------
+
+
+def test_l5_a_select_over_a_channel_from_there_and_one_from_here_commits_once(here, there):
+    for first in ("there", "here"):
+        far, near = weft.Channel(), weft.Channel()
+        there.start(abroad.receiving, far, 0).join()
+        party = here.start(abroad.choosing, "random", ("recv", far), ("recv", near))
+        until_parked(near, receivers=1)
+        if first == "there":
+            there.start(abroad.sending, far, "far").join()
+            assert party.join() == (0, "far")
+        else:
+            near.send_nowait("near")
+            assert party.join() == (1, "near")
+        assert parked(far) == parked(near) == (0, 0)
+        for ch in (far, near):
+            with pytest.raises(weft.WouldBlock):
+                ch.send_nowait("late")
+
+
+def test_l5_a_case_that_lost_leaves_its_peer_there_parked(there):
+    far, near = weft.Channel(), weft.Channel(1)
+    near.send_nowait("near")
+    tx = there.start(abroad.sending, far, "far")
+    until_parked(far, senders=1)
+    assert weft.select(near.recv(), far.recv(), policy="priority").wait(LIMIT) == (0, "near")
+    assert parked(far) == (1, 0) and not tx.done
+    assert far.recv_nowait() == "far"
+    tx.join()
+
+
+def test_l5_two_selects_that_face_each_other_pair(sides):
+    one, two = sides
+    a, b = weft.Channel(), weft.Channel()
+    first = one.start(abroad.facing, 100, a, b, True)
+    second = two.start(abroad.facing, 100, a, b, False)
+    sent, got = first.join()
+    sent_back, got_back = second.join()
+    assert sent == got_back and sent_back == got
+    assert len(sent) + len(got) == 100
+    assert parked(a) == parked(b) == (0, 0)
+
+
+def test_l5_a_select_never_meets_itself_but_one_from_there(sides):
+    one, two = sides
+    ch = weft.Channel()
+    first = one.start(abroad.swapping, ch, "one", 100)
+    second = two.start(abroad.swapping, ch, "two", 100)
+    sent, got = first.join()
+    sent_back, got_back = second.join()
+    assert sent == got_back and sent_back == got
+    assert all(who == "two" for who, _ in got) and all(who == "one" for who, _ in got_back)
+
+
+# --- L6 Fairness ----------------------------------------------------------------------------------------------------
+
+
+def test_l6_priority_is_strict_there_too(there):
+    a, b = weft.Channel(50), weft.Channel(50)
+    for n in range(50):
+        a.send_nowait(n)
+        b.send_nowait(n)
+    chosen = there.start(abroad.choosing_often, 50, "priority", ("recv", a), ("recv", b)).join()
+    assert chosen == [(0, n) for n in range(50)]
+
+
+def test_l6_random_is_no_order_there_either(there):
+    a, b = weft.Channel(200), weft.Channel(200)
+    for n in range(200):
+        a.send_nowait(n)
+        b.send_nowait(n)
+    chosen = there.start(abroad.choosing_often, 200, "random", ("recv", a), ("recv", b)).join()
+    assert 40 < sum(case for case, _ in chosen) < 160  # fails by chance once in 10**17 runs
+
+
+def test_l6_selecting_serves_nobody_twice_while_another_waits(here, there):
+    for reader, writer in ((here, there), (there, here)):
+        channels = {name: weft.Channel(10) for name in "abc"}
+        for name, ch in channels.items():
+            writer.start(abroad.sending, ch, *[f"{name}{n}" for n in range(10)]).join()
+        events = reader.start(abroad.registered, channels, 30).join()
+        for start in range(0, 30, 3):
+            assert len({case for case, _ in events[start : start + 3]}) == 3
+        for name in "abc":
+            assert [value for case, value in events if case == name] == [f"{name}{n}" for n in range(10)]
+
+
+def test_l6_selecting_waits_for_values_from_the_other_place(sides):
+    writer, reader = sides
+    channels = {name: weft.Channel() for name in "ab"}
+    party = reader.start(abroad.registered, channels, 6)
+    until(lambda: all(parked(ch)[1] for ch in channels.values()))
+    for n in range(3):
+        for name in "ba":
+            writer.start(abroad.sending, channels[name], n).join()
+    assert sorted(party.join()) == [(name, n) for name in "ab" for n in range(3)]
+
+
+# --- L7 Close, L8 Poison --------------------------------------------------------------------------------------------
+
+
+def test_l7_what_was_sent_before_the_close_is_still_delivered(sides):
+    one, two = sides
+    ch = weft.Channel(5)
+    one.start(abroad.sending, ch, 1, 2, 3).join()
+    one.start(abroad.closing, ch, None).join()
+    one.start(abroad.closing, ch, ValueError("too late")).join()
+    assert two.start(abroad.draining, ch).join() == [1, 2, 3]
+    error = one.start(abroad.sending, ch, ["v"]).failure()
+    assert type(error) is weft.Closed and error.value == ["v"]
+    assert type(two.start(abroad.receiving, ch, 1).failure()) is weft.Closed
+
+
+def test_l7_parked_receivers_are_told_at_once(sides):
+    one, two = sides
+    ch = weft.Channel(name="ending")
+    rx = two.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    one.start(abroad.closing, ch, None).join()
+    error = rx.failure()
+    assert type(error) is weft.Closed and "'ending'" in str(error) and "abroad.py" in str(error)
+
+
+def test_l7_the_reason_arrives_with_its_type_and_traceback(sides):
+    one, two = sides
+    ch = weft.Channel()
+    rx = two.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    one.start(abroad.closing_with_raised, ch, "why").join()
+    error = rx.failure()
+    assert type(error) is ValueError and error.args == ("why",)
+    assert "_somewhere_deep" in _text(error)
+
+
+def _text(error):
+    return "".join(traceback.format_exception(error))
+
+
+def test_l7_a_reason_that_cannot_travel_is_refused_where_it_is_given(there):
+    ch = weft.Channel()
+    rx = there.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    with pytest.raises(TypeError, match="cannot go to another place"):
+        ch.close(freight.holding_error())
+    assert not ch.closed and parked(ch) == (0, 1)
+    ch.close()
+    assert type(rx.failure()) is weft.Closed
+
+
+def test_l7_an_error_of_another_channel_can_be_the_reason(sides):
+    one, two = sides
+    ch, other = weft.Channel(), weft.Channel(name="other")
+    other.close()
+    with pytest.raises(weft.Closed) as closed:
+        other.recv_nowait()
+    rx = two.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    one.start(abroad.closing, ch, closed.value).join()
+    for party in (rx, two.start(abroad.receiving, ch, 1), one.start(abroad.receiving, ch, 1)):
+        error = party.failure()
+        assert type(error) is weft.Closed and "'other'" in str(error)
+
+
+def test_l7_a_reason_that_holds_channels_is_made_for_each_who_is_told(sides):
+    one, two = sides
+    ch, other = weft.Channel(), weft.Channel(1, name="other")
+    reason = freight.Boom("see the other one")
+    reason.instead, reason.memory = other.sender(), memoryview(bytearray(1 << 15))
+    one.start(abroad.closing, ch, reason).join()
+    del reason
+    for side in (one, two, one):
+        error = side.start(abroad.receiving, ch, 1).failure()
+        assert type(error) is freight.Boom
+        error.instead.send_nowait(1)
+        assert other.recv_nowait() == 1
+
+
+def test_l7_a_channel_that_was_closed_before_it_travelled_is_closed_there(there):
+    ch = weft.Channel(3)
+    ch.send_nowait("left")
+    try:
+        raise freight.Boom("before")
+    except freight.Boom as error:
+        ch.close(error)
+    assert there.start(abroad.receiving, ch, 1).join() == ["left"]
+    error = there.start(abroad.receiving, ch, 1).failure()
+    assert type(error) is freight.Boom and "before" in str(error)
+
+
+def test_l8_poison_tells_a_parked_sender_at_once(sides):
+    one, two = sides
+    ch = weft.Channel()
+    tx = one.start(abroad.sending, ch, ["mine"])
+    until_parked(ch, senders=1)
+    two.start(abroad.poisoning, ch, ValueError("spoilt")).join()
+    assert parked(ch) == (0, 0)
+    error = tx.failure()
+    assert type(error) is weft.Poisoned and error.value == ["mine"]
+    assert "ValueError: spoilt" in _text(error)
+    assert ch.statistics().dropped == 0
+
+
+def test_l8_poison_tells_a_parked_receiver_at_once(sides):
+    one, two = sides
+    ch = weft.Channel()
+    rx = two.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    one.start(abroad.poisoning, ch, ValueError("spoilt")).join()
+    assert parked(ch) == (0, 0)
+    error = rx.failure()
+    assert type(error) is weft.Poisoned and "ValueError: spoilt" in _text(error)
+
+
+def test_l8_what_poison_drops_is_counted_and_handed_over(there):
+    lost = []
+    ch = weft.Channel(5, on_undelivered=lost.append)
+    there.start(abroad.sending, ch, [1], [2]).join()
+    ch.poison()
+    assert lost == [[1], [2]] and ch.statistics().dropped == 2
+    assert type(there.start(abroad.sending, ch, 3).failure()) is weft.Poisoned
+
+
+# --- L9 Ends --------------------------------------------------------------------------------------------------------
+
+
+def given(side, script, end, *args):
+    """A party that has an end, which is nobody else's any more."""
+    party = side.start(script, end, *args)
+    if isinstance(side, There):
+        end.close()
+    return party
+
+
+def test_l9_the_last_sender_gone_closes_wherever_it_was(sides):
+    one, two = sides
+    ch = weft.Channel(5)
+    rx = given(two, abroad.draining, ch.receiver())
+    given(one, abroad.sending, ch.sender(), 1, 2).join()
+    assert rx.join() == [1, 2]
+    assert ch.closed and ch.statistics().senders == 0
+
+
+def test_l9_the_last_receiver_gone_tells_senders_at_once(sides):
+    one, two = sides
+    ch = weft.Channel()
+    rx = given(two, abroad.receiving, ch.receiver(), 1)
+    tx = one.start(abroad.sending, ch, "taken", "left over")
+    assert rx.join() == ["taken"]
+    error = tx.failure()
+    assert type(error) is weft.NoReceivers and error.value == "left over"
+
+
+def test_l9_an_end_lost_on_the_way_counts_as_closed(there):
+    ways = weft.Channel(3)
+    there.start(abroad.receiving, ways, 0).join()
+    ch = weft.Channel()
+    ways.send_nowait(ch.sender())
+    ways.send_nowait([1, {"end": ch.sender()}])
+    assert ch.statistics().senders == 2
+    rx = there.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    ways.poison()
+    assert type(rx.failure()) is weft.Closed
+    assert ch.statistics().senders == 0
+
+
+def test_l9_an_end_in_a_channel_that_everybody_has_dropped_counts_as_closed(there):
+    ways, ch = weft.Channel(3), weft.Channel()
+    there.start(abroad.receiving, ways, 0).join()
+    rx = there.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    ways.send_nowait(ch.sender())
+    del ways
+    assert type(rx.failure()) is weft.Closed
+
+
+def test_l9_an_end_that_arrives_counts_there_from_before_it_was_given_up_here(there):
+    ways, ch = weft.Channel(1), weft.Channel(1)
+    there.start(abroad.passing_ends, ways, ch.sender()).join()
+    assert not ch.closed and ch.statistics().senders == 1
+    end = ways.recv_nowait()
+    end.send_nowait("kept open on the way")
+    end.close()
+    assert abroad_left(ch) == ["kept open on the way"] and ch.closed
+
+
+@pytest.mark.parametrize("how", ["returns", "fails", "cancelled"])
+def test_l9_a_process_that_ends_has_given_up_the_ends_it_was_given(place, how):
+    ch, started = weft.Channel(), weft.Channel(1)
+    tx = ch.sender()
+    function = {
+        "returns": abroad.holds_and_returns,
+        "fails": abroad.holds_and_fails,
+        "cancelled": abroad.holds_and_parks,
+    }
+    with contextlib.suppress(ExceptionGroup), weft.Group() as group:
+        process = group.spawn(function[how], tx, started, on=place)
+        tx.close()
+        started.recv().wait(LIMIT)
+        if how == "cancelled":
+            assert not ch.closed
+            process.cancel()
+    until(lambda: ch.closed)
+
+
+# --- L10 Progress ---------------------------------------------------------------------------------------------------
+
+
+@PROC
+def test_l10_nobody_wakes_while_all_are_parked():
+    """Threads, tasks and selects here and there, and the thread that listens: counted are the times that any thread of
+    the process but this one has gone to sleep again."""
+    with abroad_group() as group, at_home("trio" if not worlds.missing("trio") else "threads") as home:
+        ch, back = weft.Channel(), weft.Channel()
+        parties = [group.spawn(driver, abroad.receiving, ch, 1, on="interpreter") for driver in DRIVERS.values()]
+        parties.append(group.spawn(abroad.in_task, abroad.registered, {"a": ch}, 1, on="interpreter"))
+        home.start(abroad.receiving, ch, 1)
+        threads = worlds.Threads()
+        for _ in range(2):
+            threads.start(abroad.choosing, "random", ("recv", back), ("recv", ch))
+        until(lambda: parked(ch)[1] == 6)
+        for _ in range(20):  # those that were just woken come to rest
+            before = _sleeps()
+            time.sleep(0.05)
+            if _sleeps() == before:
+                break
+        before = _sleeps()
+        time.sleep(1)
+        slept = _sleeps() - before
+        ch.close()
+        back.close()
+        assert slept <= 3, "somebody polls"
+
+
+def _sleeps():
+    total = 0
+    for thread in os.listdir("/proc/self/task"):
+        if int(thread) != threading.get_native_id():
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/self/task/{thread}/status").read_text()
+                total += int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return total
+
+
+# --- L12 Structure --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", [abroad.double, abroad.double_soon])
+def test_l12_a_process_there_has_a_result_and_a_name(place, function):
+    with weft.Group() as group:
+        process = group.spawn(function, 21, on=place)
+        named = group.spawn(function, 1, on=place, name="named")
+        assert process.join().wait(LIMIT) == 42
+    assert process.done and process.result() == 42 and not process.cancelled()
+    assert process.name.startswith(function.__name__) and named.name == "named"
+    assert place in repr(process) and "returned" in repr(process) and "test_places.py" in repr(process)
+
+
+def test_l12_a_process_there_may_use_executors(place):
+    with weft.Group() as group:
+        process = group.spawn(abroad.uses_executors, 21, on=place)
+    assert process.result() == 42
+
+
+def test_l12_it_is_another_interpreter_of_this_process(place):
+    with weft.Group() as group:
+        process = group.spawn(abroad.who_am_i, on=place, name="my thread")
+    assert process.result() == (os.getpid(), "my thread")
+    with weft.Group() as group:
+        assert group.spawn(id, None, on=place).join().wait(LIMIT) == id(None)
+        assert group.spawn(freight.keep, 1, on=place).join().wait(LIMIT) is None
+    assert freight.kept == []
+
+
+def test_l12_a_group_in_a_loop_has_processes_there_too(place, arun):
+    async def main():
+        ch = weft.Channel()
+        async with weft.Group() as group:
+            process = group.spawn(abroad.sum_of, ch.receiver(), on=place)
+            soon = group.spawn(abroad.sum_of_soon, ch.receiver(), on=place)
+            with ch.sender() as tx:
+                for n in range(10):
+                    await tx.send(n)
+            assert await process.join() + await soon.join() == 45
+
+    arun(main)
+
+
+@pytest.mark.parametrize("function", [abroad.boom, abroad.boom_soon])
+def test_l12_a_failure_there_cancels_the_siblings_and_is_raised(place, function):
+    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
+        sibling = group.spawn(abroad.park_soon, on=place)
+        thread = group.spawn(abroad.park, on="thread")
+        process = group.spawn(function, "far", on=place, name="the one")
+    (error,) = caught.value.exceptions
+    assert type(error) is LookupError and error.args == ("far",)
+    assert function.__name__ in str(error.__cause__)
+    assert any("'the one'" in note and place in note for note in error.__notes__)
+    assert sibling.cancelled() and thread.cancelled() and not process.cancelled()
+    with pytest.raises(LookupError):
+        process.result()
+
+
+def test_l12_a_failure_here_cancels_what_is_there(place):
+    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
+        processes = [group.spawn(function, on=place) for function in (abroad.park, abroad.park_soon)]
+        raise LookupError("here")
+    assert [type(error) for error in caught.value.exceptions] == [LookupError]
+    assert all(process.cancelled() for process in processes)
+
+
+def test_l12_system_exit_and_stop_iteration_there(place):
+    with pytest.raises(SystemExit), weft.Group() as group:
+        group.spawn(abroad.exits, on=place)
+    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
+        group.spawn(abroad.stops, on=place)
+    assert [type(error) for error in caught.value.exceptions] == [RuntimeError]
+
+
+def test_l12_a_result_that_cannot_travel_is_the_processs_failure(place):
+    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
+        group.spawn(abroad.returns_unfit, on=place)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, TypeError) and "cannot go to another place" in str(error)
+
+
+@pytest.mark.parametrize("function", [abroad.park, abroad.park_soon])
+def test_l12_a_process_there_is_cancelled_alone(place, function):
+    started = weft.Channel(2)
+    with weft.Group() as group:
+        process = group.spawn(function, started, on=place)
+        other = group.spawn(abroad.sum_of, (numbers := weft.Channel()).receiver(), on=place)
+        assert started.recv().wait(LIMIT) == "started"
+        process.cancel()
+        with pytest.raises(weft.Cancelled):
+            process.join().wait(LIMIT)
+        with numbers.sender() as tx:
+            tx.send(5).wait(LIMIT)
+    assert process.cancelled() and other.result() == 5
+    process.cancel()  # it has ended: nothing happens
+
+
+@pytest.mark.parametrize("function", [abroad.park, abroad.park_soon])
+def test_l12_a_groups_cancel_and_deadline_reach_there(place, function):
+    with weft.Group() as group:
+        process = group.spawn(function, on=place)
+        group.cancel()
+    assert process.cancelled() and group.cancelled
+    with weft.Group() as group:
+        process = group.spawn(function, on=place)
+        group.cancel_after(0.01)
+    assert process.cancelled() and group.cancelled
+
+
+def test_l12_a_join_stands_in_a_select(place):
+    never = weft.Channel()
+    with weft.Group() as group:
+        process = group.spawn(abroad.double, 4, on=place)
+        assert weft.select(never.recv(), process.join()).wait(LIMIT) == (1, 8)
+
+
+@pytest.mark.parametrize("function", [abroad.groups_here, abroad.groups_here_soon])
+def test_l12_groups_within_a_process_there(place, function):
+    ch = weft.Channel()
+    with weft.Group() as group:
+        process = group.spawn(function, ch, 5, on=place)
+        assert sorted(ch.recv().wait(LIMIT) for _ in range(5)) == list(range(5))
+    assert process.result() == "all ended"
+
+
+def test_l12_a_cancel_goes_down_through_groups_there(place):
+    ch = weft.Channel()
+    with weft.Group() as group:
+        process = group.spawn(abroad.groups_here, ch, 3, on=place)
+        until_parked(ch, senders=3)
+        process.cancel()
+    assert process.done and parked(ch) == (0, 0)
+
+
+def test_l12_interpreters_spawn_interpreters(place):
+    with weft.Group() as group:
+        process = group.spawn(abroad.spawns_there, 5, on=place)
+    assert process.result() == 10
+
+
+def test_l12_a_failure_two_places_away_comes_with_its_text(place):
+    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
+        group.spawn(abroad.spawns_boom, on=place)
+    (outer,) = caught.value.exceptions
+    (inner,) = outer.exceptions
+    assert type(inner) is LookupError and inner.args == ("two away",)
+    assert "in boom" in str(inner.__cause__)
+
+
+def test_l12_what_cannot_be_found_there_is_refused_at_once(place):
+    def local():
+        pass
+
+    with weft.Group() as group:
+        for function, word in ((lambda: None, "lambda"), (local, "inside another one")):
+            with pytest.raises(TypeError, match=word) as caught:
+                group.spawn(function, on=place)
+            assert "top level" in str(caught.value)
+        with pytest.raises(TypeError, match="cannot go to another place"):
+            group.spawn(abroad.double, sys._getframe(), on=place)
+        with pytest.raises(TypeError, match=r"\[0\]\['lock'\]"):
+            group.spawn(abroad.double, {"lock": threading.Lock()}, on=place)
+        assert group.spawn(abroad.double, 3, on=place).join().wait(LIMIT) == 6
+
+
+def test_l12_arguments_that_cannot_be_made_there_fail_the_process(place):
+    for _ in range(2):
+        with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
+            group.spawn(abroad.double, freight.Refuses(), on=place)
+        (error,) = caught.value.exceptions
+        assert type(error) is LookupError and "it is not made here" in str(error)
+
+
+def test_l12_many_processes_there_at_once(place):
+    with weft.Group() as group:
+        processes = [group.spawn(abroad.double, n, on=place) for n in range(8)]
+    assert [process.result() for process in processes] == [2 * n for n in range(8)]
+
+
+# --- a channel on its first journey ---------------------------------------------------------------------------------
+
+
+def test_what_is_buffered_travels_with_the_channel(there):
+    ch = weft.Channel(5)
+    shared = [1]
+    for value in ("a", shared, shared, {"end": weft.Channel(name="inner")}):
+        ch.send_nowait(value)
+    a, one, two, inner = there.start(abroad.receiving, ch, 4).join()
+    assert (a, one, two) == ("a", [1], [1]) and inner["end"].name == "inner"
+
+
+def test_parties_parked_before_the_journey_are_met_from_there(here, there):
+    for script, there_script, args, expected in [
+        (abroad.receiving, abroad.sending, ("v",), ["v"]),
+        (abroad.receiving_many, abroad.sending, ("v",), ["v"]),
+    ]:
+        ch = weft.Channel()
+        party = here.start(script, ch, 1)
+        until_parked(ch, receivers=1)
+        there.start(there_script, ch, *args).join()
+        assert party.join() == expected
+    ch = weft.Channel()
+    party = here.start(abroad.sending, ch, ["v"])
+    until_parked(ch, senders=1)
+    assert there.start(abroad.receiving, ch, 1).join() == [["v"]]
+    party.join()
+    ch = weft.Channel(1)
+    ch.send_nowait(0)
+    party = here.start(abroad.sending_many, ch, [1, 2])
+    until_parked(ch, senders=1)
+    assert there.start(abroad.receiving, ch, 2).join() == [0, 1]
+    assert party.join() in (1, 2)
+
+
+def test_selects_parked_before_the_journey_are_met_from_there(here, there):
+    a, b = weft.Channel(), weft.Channel()
+    party = here.start(abroad.choosing, "random", ("recv", a), ("send", b, ["offered"]))
+    until_parked(b, senders=1)
+    assert there.start(abroad.receiving, b, 1).join() == [["offered"]]
+    assert party.join() == (1, None) and parked(a) == (0, 0)
+    a = weft.Channel()
+    party = here.start(abroad.choosing, "random", ("recv", a), ("recv", b))
+    until_parked(a, receivers=1)
+    there.start(abroad.sending, a, "v").join()
+    assert party.join() == (0, "v")
+
+
+def test_selectings_parked_before_the_journey_are_met_from_there(here, there):
+    channels = {name: weft.Channel() for name in "ab"}
+    party = here.start(abroad.registered, channels, 3)
+    until(lambda: all(parked(ch)[1] for ch in channels.values()))
+    there.start(abroad.sending, channels["b"], 1, 2).join()
+    there.start(abroad.sending, channels["a"], 3).join()
+    assert party.join() == [("b", 1), ("b", 2), ("a", 3)]
+
+
+def test_a_party_parked_before_the_journey_is_told_of_the_end(here, there):
+    ch = weft.Channel()
+    party = here.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    there.start(abroad.closing, ch, freight.Boom("the end")).join()
+    assert type(party.failure()) is freight.Boom
+
+
+def test_a_party_parked_before_the_journey_can_be_cancelled(here, there):
+    if not here.cancels:
+        pytest.skip("nobody can cancel a plain thread")
+    ch = weft.Channel()
+    party = here.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    there.start(abroad.receiving, ch, 0).join()
+    party.cancel()
+    until(lambda: party.done)
+    assert parked(ch) == (0, 0)
+
+
+@pytest.mark.parametrize("how", ["buffered", "parked"])
+def test_a_journey_refused_by_what_the_channel_holds_leaves_it_as_it_was(place, how):
+    ch = weft.Channel(3 if how == "buffered" else 0)
+    unfit = freight.Unfit()
+    with weft.Group() as group, at_home("threads") as threads:
+        values = [["fit"], unfit, "last"]
+        if how == "buffered":
+            for value in values:
+                ch.send_nowait(value)
+        else:
+            parties = []
+            for n, value in enumerate(values):
+                parties.append(threads.start(abroad.sending, ch, value))
+                until_parked(ch, senders=n + 1)
+        before = ch.statistics()
+        with pytest.raises(TypeError, match="cannot go to another place"):
+            group.spawn(abroad.draining, ch, on=place)
+        assert ch.statistics() == before
+        assert [ch.recv_nowait() for _ in range(3)] == values
+        if how == "parked":
+            for party in parties:
+                party.join()
+        # Now it goes.
+        process = group.spawn(abroad.in_thread, abroad.receiving, ch, 1, on=place)
+        ch.send("now").wait(LIMIT)
+    assert process.result() == (True, ["now"])
+
+
+def test_a_channel_that_never_travelled_still_passes_objects_as_they_are(there):
+    there.start(abroad.receiving, weft.Channel(), 0).join()
+    ch, thing = weft.Channel(1), object()
+    ch.send_nowait(thing)
+    assert ch.recv_nowait() is thing
+
+
+# --- the ends of interpreters and of the program --------------------------------------------------------------------
+
+PROGRAM = """
+import os, signal, sys, threading, time
+sys.path.insert(0, TESTS)
+import abroad, weft
+
+
+if __name__ == "__main__":
+"""
+
+
+def run(folder, text, *, status=0, limit=LIMIT * 3, options=("-W", "error"), send=None):
+    """Runs a program from a file of its own. Nothing is said but by `print`."""
+    file = folder / "program.py"
+    prelude = PROGRAM.replace("TESTS", repr(str(Path(__file__).parent)))
+    file.write_text(prelude + textwrap.indent(textwrap.dedent(text), "    "))
+    ended = subprocess.Popen(
+        [sys.executable, *options, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        if send is not None:
+            assert ended.stdout.readline() == "ready\n"
+            ended.send_signal(send)
+        out, problems = ended.communicate(timeout=limit)
+    finally:
+        ended.kill()
+        ended.wait()
+    assert ended.returncode == status, f"exit status {ended.returncode}\n{problems}"
+    return out, problems
+
+
+def test_a_program_ends_with_idle_interpreters(tmp_path):
+    out, problems = run(
+        tmp_path,
+        """
+        with weft.Group() as group:
+            processes = [group.spawn(abroad.double, n, on="interpreter") for n in range(4)]
+        print(sum(process.result() for process in processes))
+        """,
+    )
+    assert (out, problems) == ("12\n", "")
+
+
+def test_a_program_ends_with_its_own_status_and_idle_interpreters(tmp_path):
+    run(
+        tmp_path,
+        """
+        with weft.Group() as group:
+            group.spawn(abroad.double, 1, on="interpreter")
+        sys.exit(7)
+        """,
+        status=7,
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python 3.12 crashes as it ends when asyncio was used elsewhere")
+def test_interpreters_end_with_all_sorts_of_things_left_in_them(tmp_path):
+    """Parked tasks in a loop that was never closed, full channels, ends, lent memory, and the program goes on with the
+    other sides of them."""
+    out, problems = run(
+        tmp_path,
+        """
+        for _ in range(8):
+            ch, full = weft.Channel(), weft.Channel(9)
+            with weft.Group() as group:
+                for _ in range(4):
+                    group.spawn(abroad.leaves_things, ch, full, on="interpreter")
+            got = []
+            while True:
+                try:
+                    got.append(full.recv_nowait())
+                except weft.WouldBlock:
+                    break
+            assert len(got) == 8, len(got)
+            del got
+            ch.close()
+        print("ended")
+        """,
+        options=(),
+    )
+    assert out == "ended\n"
+    assert "Traceback" not in problems and "Fatal" not in problems, problems
+
+
+def test_values_outlive_the_interpreter_they_come_from(tmp_path):
+    out, problems = run(
+        tmp_path,
+        """
+        import freight
+        from weft import _interpreter
+        ch, kept = weft.Channel(9), weft.Channel()
+        with weft.Group() as group:
+            group.spawn(freight.keep, kept.receiver(), on="interpreter")
+            group.spawn(abroad.in_thread, abroad.sending, ch, b"x" * 100_000, memoryview(bytearray(b"y" * 100_000)), [1],
+                        on="interpreter")
+        _interpreter._end_all()
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and "listening" not in thread.name:
+                thread.join()
+        big, view, rest = ch.recv().wait(), ch.recv().wait(), ch.recv().wait()
+        assert big == b"x" * 100_000 and bytes(view) == b"y" * 100_000 and rest == [1]
+        view[0] = 1
+        del big, view
+        print(kept.statistics().receivers)
+        """,
+    )
+    assert (out, problems) == ("0\n", "")
+
+
+@pytest.mark.parametrize("function", ["park", "park_soon"])
+def test_ctrl_c_ends_a_program_that_waits_for_what_is_parked_there(tmp_path, function):
+    out, problems = run(
+        tmp_path,
+        f"""
+        started = weft.Channel()
+        with weft.Group() as group:
+            process = group.spawn(abroad.{function}, on="interpreter")
+            print("ready", flush=True)
+        """,
+        status=-signal.SIGINT,
+        send=signal.SIGINT,
+    )
+    assert "KeyboardInterrupt" in problems
+
+
+@pytest.fixture
+def sound_fork(tmp_path):
+    """CPython 3.13 aborts in the child when any other interpreter is alive. Nothing is learned there."""
+    program = """if True:
+        import os
+        try:
+            import _interpreters
+            _interpreters.create("isolated")
+        except ImportError:
+            import _xxsubinterpreters
+            _xxsubinterpreters.create()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    """
+    if subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=LIMIT).returncode:
+        pytest.skip("this CPython cannot fork beside other interpreters")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="Python 3.12 cannot fork beside other interpreters")
+def test_a_child_made_by_fork_has_interpreters_of_its_own_or_says_so(tmp_path, sound_fork):
+    out, problems = run(
+        tmp_path,
+        """
+        with weft.Group() as group:
+            group.spawn(abroad.double, 1, on="interpreter")
+        ch = weft.Channel()
+        with weft.Group() as group:
+            group.spawn(abroad.in_thread, abroad.receiving, ch, 1, on="interpreter")
+            while not ch.statistics().parked_receivers:
+                time.sleep(0.001)
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    ch.send_nowait(1)
+                except weft.ForkedChannelError:
+                    print("told", flush=True)
+                finally:
+                    os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            ch.send(1).wait(20)
+        print("parent")
+        """,
+        options=(),
+    )
+    assert out == "told\nparent\n"
+
+
+def test_functions_of_the_programs_own_file_are_found_there(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        textwrap.dedent(
+            """
+            import weft
+
+            class Thing:
+                def __init__(self, n):
+                    self.n = n
+
+            def double(thing):
+                return Thing(2 * thing.n)
+
+            if __name__ == "__main__":
+                with weft.Group() as group:
+                    process = group.spawn(double, Thing(4), on="interpreter")
+                thing = process.result()
+                assert type(thing) is Thing, type(thing)
+                print(thing.n)
+            """
+        )
+    )
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", str(file)], capture_output=True, text=True, timeout=LIMIT * 3
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("8\n", "", 0)
+
+
+def test_what_was_typed_in_is_refused_with_advice():
+    program = """if True:
+        import weft
+        def typed(): pass
+        with weft.Group() as group:
+            try:
+                group.spawn(typed, on="interpreter")
+            except TypeError as error:
+                print("put it in a file" in str(error))
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=LIMIT * 3
+    )
+    assert (ended.stdout, ended.stderr) == ("True\n", "")
+
+
+# --- leaks ----------------------------------------------------------------------------------------------------------
+
+
+def living():
+    worlds.collect()
+    kinds = {"Channel", "Sender", "Receiver", "Op", "Selecting", "_Memory", "InterpreterProcess", "_Home", "Task"}
+    count = {}
+    for thing in gc.get_objects():
+        if type(thing).__name__ in kinds:
+            count[type(thing).__name__] = count.get(type(thing).__name__, 0) + 1
+    return count
+
+
+def leaves_nothing(work, rounds=20):
+    for _ in range(3):
+        work()
+    before = living()
+    for _ in range(rounds):
+        work()
+    after = {}
+    try:
+        until(lambda: after.update(living()) or all(after[kind] <= before.get(kind, 0) + 2 for kind in after))
+    except AssertionError:
+        raise AssertionError(f"{before} became {after} in {rounds} rounds") from None
+
+
+def test_channels_ends_and_values_that_went_there_leave_nothing_here(here, there):
+    def work():
+        ch, back = weft.Channel(), weft.Channel(1)
+        tx, rx = ch.split()
+        one = here.start(abroad.sending, tx, [1], {"end": back.sender()}, memoryview(bytearray(1 << 15)))
+        two = there.start(abroad.draining, rx)
+        one.join()
+        tx.close()
+        rx.close()
+        two.join()
+        here.parties.clear()
+
+    leaves_nothing(work)
+
+
+@PROC
+def test_loops_that_were_woken_from_there_leave_no_descriptor_behind(there):
+    def work():
+        with at_home("asyncio") as loop:
+            ch = weft.Channel()
+            rx = loop.start(abroad.receiving, ch, 1)
+            until_parked(ch, receivers=1)
+            there.start(abroad.sending, ch, 1).join()
+            assert rx.join() == [1]
+        del loop, rx
+        worlds.collect()
+
+    def descriptors():
+        return len(os.listdir("/proc/self/fd"))
+
+    for _ in range(3):
+        work()
+    before = descriptors()
+    for _ in range(10):
+        work()
+    until(lambda: descriptors() <= before)
+
+
+def test_processes_there_leave_nothing_here(place):
+    def work():
+        with contextlib.suppress(ExceptionGroup), weft.Group() as group:
+            process = group.spawn(abroad.double, bytes(100_000), on=place)
+            process.join().wait(LIMIT)
+            group.spawn(abroad.park, on=place).cancel()
+            group.spawn(abroad.boom, "x", on=place)
+
+    leaves_nothing(work)
+
+
+@PROC
+def test_values_of_all_sizes_leave_no_memory_behind(place):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    ch, back = weft.Channel(), weft.Channel()
+    with weft.Group() as group:
+        group.spawn(abroad.in_thread, abroad.answering, ch.receiver(), back.sender(), on=place)
+        rx = back.receiver()
+        with ch.sender() as tx:
+
+            def work():
+                for value in (bytes(1 << 20), bytearray(1 << 20), [bytes(100)] * 1000, memoryview(bytearray(1 << 20))):
+                    op = tx.send(value)
+                    del value
+                    op.wait(LIMIT)
+                    rx.recv().wait(LIMIT)
+
+            for _ in range(10):
+                work()
+            before = resident()
+            for _ in range(60):
+                work()
+            grown = resident() - before
+    assert grown < 30 << 20, f"{grown >> 20} MiB more after 60 rounds of 3 MiB"
