@@ -2,7 +2,7 @@
 # It needs Rust, CPython and make. Python packages go into .venv, never anywhere else.
 
 PYTHON ?=        # the interpreter to build for; empty: the newest that scripts/find-python finds
-ARGS ?=          # more arguments for the program that demo, test, bench, plots, stress, storms, compat or fuzz runs in the end
+ARGS ?=          # more arguments for the program that demo, test, bench, bench-cores, plots, stress, storms, compat or fuzz runs in the end
 JSON ?=          # what `make plots` draws; empty: it measures first
 SECONDS ?= 60    # how long `make stress` runs, and each target of `make fuzz`
 LAB ?=           # a command: `$(LAB) run CMD` runs CMD among more interpreters (see CONTRIBUTING.md)
@@ -24,7 +24,7 @@ export PYO3_PYTHON := $(CURDIR)/$(venv)/python
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint bench plots wheel matrix stress storms compat loom shuttle miri fuzz bench-rust clean FORCE
+.PHONY: help build demo test lint bench bench-cores plots wheel matrix stress storms compat loom shuttle miri fuzz bench-rust clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -49,6 +49,9 @@ lint: build .venv/.lint .venv/.test ## formats, clippy, ruff, mypy, pyright, rus
 
 bench: build .venv/.bench ## weft beside its rivals; see benches/README.md
 	$(venv)/python benches/run.py $(ARGS)
+
+bench-cores: build ## interpreters beside semaphores, pickles and the standard library's queues between them
+	$(venv)/python benches/cores.py $(ARGS)
 
 plots: build .venv/.bench ## docs/plots: what scale.py measures; JSON=benches/results/scale.json draws without measuring
 	$(if $(strip $(JSON)),,$(venv)/python benches/scale.py $(ARGS))

@@ -83,7 +83,8 @@ int main(int argc, char **argv) {
     for (int i = 0; i < repeats; i++) printf("%s%.1f", i ? ", " : "", times[i]);
     printf("], \"cpu\": [");
     for (int i = 0; i < repeats; i++) printf("%s%.1f", i ? ", " : "", cpus[i]);
-    printf("], \"percentiles\": [%lld, %lld, %lld]}\n", (long long)samples[count / 2],
-           (long long)samples[(size_t)(count * 0.99)], (long long)samples[(size_t)(count * 0.999)]);
+    printf("], \"percentiles\": [%lld, %lld, %lld], \"p90\": %lld}\n", (long long)samples[count / 2],
+           (long long)samples[(size_t)(count * 0.99)], (long long)samples[(size_t)(count * 0.999)],
+           (long long)samples[(size_t)(count * 0.9)]);
     return 0;
 }
