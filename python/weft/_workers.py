@@ -110,7 +110,7 @@ class Worker:
         """Do the work until there are no more orders."""
 
     def _is_idle(self) -> None:
-        """A job has ended."""
+        """A process has ended."""
 
     def _hear(self, reports: Receiver[Report]) -> None:
         with reports:
@@ -118,7 +118,9 @@ class Worker:
                 for number, kind, outcome in reports:
                     with self._lock:
                         process = self._jobs.pop(number)
-                    self._is_idle()
+                    was_work = isinstance(process, PlacedProcess)  # else a question in between
+                    if was_work:
+                        self._is_idle()
                     _finish(process, kind, outcome)
                     del process, outcome
             except PeerDied as death:

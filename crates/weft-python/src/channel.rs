@@ -365,7 +365,7 @@ pub fn shared(state: &State, shared: &Arc<Shared>) -> Py<Owned> {
     let object = make_over(state.class(Ref::Channel), settings, Arc::clone(&shared.chan), Origin::UNKNOWN)?;
     // SAFETY: just made.
     let channel = unsafe { ChannelObject::of(object.as_ptr()) };
-    state.place.be_known();
+    state.place.count_shared();
     channel.sharing.store(true, Ordering::Release);
     let _ = channel.shared.set(Arc::clone(shared));
     Ok(object)

@@ -36,6 +36,8 @@ struct Inner {
     event: Option<Event>,
     /// The channel a value came from that nobody took up.
     returned: Option<Owned>,
+    /// How many channels had been shared when it was looked whether one registered here is, and the answer. Nothing is shared before the first.
+    shares: (u64, bool),
 }
 
 // SAFETY: Python objects, used while attached.
@@ -109,6 +111,20 @@ impl SelectingObject {
                 return true;
             }
         }
+    }
+
+    /// Whether a channel that is registered here is shared. `shared`: how many were so far, by which a new look is known to be needed.
+    pub fn is_sharing(&self, shared: u64) -> bool {
+        if shared == 0 {
+            return false;
+        }
+        let mut inner = self.inner();
+        if inner.shares.0 != shared {
+            // SAFETY: channels and receivers, which the registrations hold.
+            let shares = |source: &Owned| unsafe { Via::of(source.as_ptr()) }.channel.is_sharing();
+            inner.shares = (shared, inner.cases.iter().flatten().any(|(_, source, _)| shares(source)));
+        }
+        inner.shares.1
     }
 
     /// Puts another waker in the place of the one that is armed; the other comes back.
@@ -343,6 +359,7 @@ impl SelectingObject {
                     inner.cases.resize_with(place as usize + 1, || None);
                 }
                 inner.cases[place as usize] = Some((Owned::from_borrowed(case), Owned::from_borrowed(source), key));
+                inner.shares = (0, false);
                 (key, wakes)
             };
             // Known by its name before the consumer is woken, who may find that it leaves again.
@@ -456,6 +473,7 @@ pub unsafe extern "C" fn selecting(
                 waiting: ptr::null_mut(),
                 event: None,
                 returned: None,
+                shares: (0, false),
             }));
             let this = SelectingObject::of(object.as_ptr());
             for index in 0..number {

@@ -12,7 +12,7 @@
 //!   3. Once `left`, nothing is put into the box any more. What would be given back to a place that was left is not: its memory outlives it.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Wake, Waker};
 
@@ -29,8 +29,8 @@ pub struct Place {
     heard: Condvar,
     /// There may be something in the box. Written under the lock, read without.
     full: AtomicBool,
-    /// A channel of this place has been shared.
-    known: AtomicBool,
+    /// How many channels of this place have been shared.
+    shared: AtomicU64,
 }
 
 #[derive(Default)]
@@ -93,22 +93,17 @@ pub fn bell(op: &OpObject, place: &Arc<Place>, ring: Ring) -> Waker {
 
 impl Place {
     pub fn new() -> Self {
-        Self {
-            inner: Mutex::default(),
-            heard: Condvar::new(),
-            full: AtomicBool::new(false),
-            known: AtomicBool::new(false),
-        }
+        Self { inner: Mutex::default(), heard: Condvar::new(), full: AtomicBool::new(false), shared: AtomicU64::new(0) }
     }
 
-    /// Whether a channel of this place was ever shared. Asked and said by threads of the place itself.
+    /// How many channels of this place were shared so far. Asked and counted by threads of the place itself.
     #[inline]
-    pub fn is_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
+    pub fn shared(&self) -> u64 {
+        self.shared.load(Ordering::Relaxed)
     }
 
-    pub fn be_known(&self) {
-        self.known.store(true, Ordering::Relaxed);
+    pub fn count_shared(&self) {
+        self.shared.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn is_left(&self) -> bool {

@@ -218,7 +218,7 @@ pub fn share(channel: &ChannelObject) -> Py<Arc<Shared>> {
     if let Some(shared) = channel.shared.get() {
         return Ok(Arc::clone(shared));
     }
-    channel.state().place.be_known();
+    channel.state().place.count_shared();
     channel.sharing.store(true, Ordering::Release);
     if let Err(raised) = turn_over(channel) {
         if channel.shared.get().is_none() {

@@ -18,8 +18,7 @@ impl OpObject {
             return self.channel().is_sharing();
         }
         match self.extra() {
-            // What is registered there may become shared while nobody waits.
-            _ if self.kind == Kind::NextEvent => self.state().place.is_known(),
+            _ if self.kind == Kind::NextEvent => self.selecting().is_sharing(self.state().place.shared()),
             Extra::Select(select) => select.leaves().iter().any(|leaf| {
                 // SAFETY: the select holds its leaves.
                 let leaf = unsafe { &**leaf };
