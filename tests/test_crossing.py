@@ -21,6 +21,7 @@ import weft
 from freight import Calls, Colour, Frozen, Level, Nested, Plain, Point, Rights, Slotted, Unfit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from weft import _weft
 from worlds import IN_PYTHON, LIMIT, until
 
 pytestmark = [
@@ -723,3 +724,11 @@ values = st.recursive(
 @given(values)
 def test_any_value_goes_there_and_back(there, value):
     assert same(there(freight.itself, value), value)
+
+
+def test_a_channel_that_holds_an_end_of_itself_cannot_go_and_says_so():
+    ch = weft.Channel(2, name="in itself")
+    ch.send_nowait(ch.sender())
+    with pytest.raises(TypeError, match="'in itself'.*holds an end of itself"):
+        _weft._share(ch)
+    ch.recv_nowait().close()

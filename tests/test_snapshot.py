@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 
 import pytest
 import weft
@@ -87,3 +88,14 @@ def test_it_asks_the_other_places(place):
         assert any(process.name == "far away" and process.place == "thread" for process in below)
         assert "weft's own" not in str(found)
         ch.close()
+
+
+def test_it_asks_nothing_of_objects_that_only_stand_for_others():
+    class Gone:
+        pass
+
+    gone = Gone()
+    proxies = [weakref.proxy(gone)]
+    del gone
+    assert weft.snapshot().name
+    del proxies

@@ -340,6 +340,8 @@ def blame(error: BaseException, path: str) -> BaseException:
     """The error for a value that cannot be sent, whose part at `path` raised this one."""
     if isinstance(error, WeftError) or not isinstance(error, Exception):
         return error
+    if isinstance(error, TypeError) and "cannot go to another place" in str(error):
+        return error  # said already, of what is in a channel in it
     reason = RecursionError("it is nested too deeply") if isinstance(error, RecursionError) else error
     instead = TypeError(f"value{path} cannot go to another place of the program: {reason}")
     instead.__cause__ = error

@@ -108,8 +108,9 @@ def snapshot(timeout: float = 1.0) -> Snapshot:
     """
     here = local()
     deadline = monotonic() + timeout
-    answers = [_Answer(worker.about) for worker in all_workers]
-    for worker, answer in zip(list(all_workers), answers, strict=False):
+    workers = list(all_workers)
+    answers = [_Answer(worker.about) for worker in workers]
+    for worker, answer in zip(workers, answers, strict=True):
         try:
             worker.run(answer, _OWN_JOB, partial(_local_and_below, timeout / 2), ())
         except Exception:
@@ -153,21 +154,22 @@ def local() -> PlaceSnapshot:
     waiting: list[Waiting] = []
     task_type = getattr(_weft, "Task", ())
     for found in gc.get_objects():
-        if isinstance(found, Channel):
+        kind = _kind_of(found)  # not `isinstance`: that would ask objects that only stand for others
+        if issubclass(kind, Channel):
             try:
                 statistics = found.statistics()
             except Exception:
                 continue  # of a parent process
             if not statistics.name.startswith(OWN):
                 channels.append(statistics)
-        elif isinstance(found, Op):
+        elif issubclass(kind, Op):
             party = found._party()
             if party is not None and f"'{OWN}" not in found._describe():
                 waiting.append(Waiting(found._describe().rstrip(","), _name_of(party)))
         elif _is_process(found):
             if not found.done and found.name != _OWN_JOB:
                 processes.append(ProcessSnapshot(found.name, found._place, found._spawned_at()))
-        elif task_type and isinstance(found, task_type):
+        elif task_type and issubclass(kind, task_type):
             task = found
             if not task.done():
                 processes.append(ProcessSnapshot(task.get_name(), "task", task._spawned_at()))
@@ -175,8 +177,12 @@ def local() -> PlaceSnapshot:
     return PlaceSnapshot(name, processes, channels, waiting, [])
 
 
+def _kind_of(found: object) -> type[Any]:
+    return type(found)
+
+
 def _is_process(found: object) -> TypeGuard[PlacedProcess[Any]]:
-    return isinstance(found, PlacedProcess)
+    return issubclass(type(found), PlacedProcess)
 
 
 def _name_of(party: object) -> str:

@@ -165,7 +165,7 @@ class Jobs:
         number, name, content, blocks, ends = order
         del order
         try:
-            function, arguments = _crossing.unpickle(content, blocks, ends)
+            function, arguments = _crossing.unpickle(content, blocks, ends) if content else ends
         except Exception as error:
             report_failure(self._reports, number, error)
             return

@@ -125,6 +125,9 @@ class Worker:
                     del process, outcome
             except PeerDied as death:
                 self._broken = death
+            except BaseException as error:  # a report that cannot be made here: whose it is nobody can say
+                self._broken = error
+                self._orders.close()
         with self._lock:
             self._over = True
             left, self._jobs = self._jobs, {}
@@ -138,6 +141,9 @@ class Worker:
         error.__cause__ = self._broken
         return error
 
+    def _job(self, number: int, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Job:
+        return _job(number, name, fn, args)
+
     def run(self, process: Outcome, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> int:
         """Have a job done for a process. Its number, with which it can be cancelled."""
         number = next(self._numbers)
@@ -146,7 +152,7 @@ class Worker:
                 raise _crossing.RemoteError(f"the {self._kind} has ended") from self._broken
             self._jobs[number] = process
         try:
-            self._orders.send_nowait(_job(number, name, fn, args))
+            self._orders.send_nowait(self._job(number, name, fn, args))
         except BaseException as error:
             with self._lock:
                 self._jobs.pop(number, None)
@@ -195,6 +201,9 @@ class ThreadWorker(Worker):
     """A thread with a loop, in this interpreter."""
 
     _kind = "thread"
+
+    def _job(self, number: int, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Job:
+        return number, name, b"", [], [fn, args]  # the objects themselves
 
     def _host(self, orders: Receiver[Order], reports: Sender[Report]) -> None:
         work_in_loop(orders, reports)

@@ -42,6 +42,8 @@ pub struct ChannelObject {
     /// Set for good once it is shared, and before while that is being done: see `crossing::share`.
     pub sharing: AtomicBool,
     pub shared: OnceLock<Arc<Shared>>,
+    /// How many calls are making it shared.
+    pub turning: AtomicU32,
     forks: u32,
     name: Option<Owned>,
     on_undelivered: Option<Owned>,
@@ -149,6 +151,35 @@ impl ChannelObject {
     /// A value for this channel.
     pub fn value(&self, object: Owned) -> Py<Value> {
         if self.is_sharing() { share::value(&self.state, object) } else { Ok(Value::object(object)) }
+    }
+
+    /// Makes values that wait to be sent fit for this channel. One that cannot go, and those behind it, are taken out: they are not sent.
+    pub fn turn(&self, values: &mut VecDeque<Value>) {
+        if !self.is_sharing() {
+            return;
+        }
+        let _aside = ffi::Aside::new();
+        for index in 0..values.len() {
+            if values[index].is_payload() {
+                continue;
+            }
+            let object = std::mem::replace(&mut values[index], Value::object(ffi::none())).into_object(&self.state);
+            match object.and_then(|object| share::value(&self.state, object)) {
+                Ok(value) => values[index] = value,
+                Err(ffi::Raised) => {
+                    drop(ffi::take_error());
+                    drop(values.drain(index..).collect::<Vec<_>>());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Puts a value that reached a receiver which is gone back. What comes back can be delivered to nobody.
+    pub fn give_back(&self, value: Value) -> Option<Value> {
+        let mut one = VecDeque::from([value]);
+        self.turn(&mut one);
+        wake::give_back(&self.chan, one.pop_front()?)
     }
 
     /// The reason given for an end, fit for those who have ends of this channel.
@@ -392,6 +423,7 @@ fn make_over(kind: *mut c::PyTypeObject, settings: Settings, chan: Arc<Chan<Valu
         (&raw mut (*this).chan).write(chan);
         (&raw mut (*this).sharing).write(AtomicBool::new(false));
         (&raw mut (*this).shared).write(OnceLock::new());
+        (&raw mut (*this).turning).write(AtomicU32::new(0));
         (&raw mut (*this).state).write(state);
         (&raw mut (*this).forks).write(FORKS.load(Ordering::Relaxed));
         (&raw mut (*this).name).write(settings.name);
@@ -672,6 +704,9 @@ pub unsafe extern "C" fn recv_nowait(slf: *mut PyObject, _: *mut PyObject) -> *m
         }
         if via.channel.remote().is_some() {
             return at_once(via, Kind::Recv, None);
+        }
+        if via.channel.is_sharing() {
+            via.channel.state().place.look();
         }
         let (answer, wakes) = via.channel.chan.try_recv();
         wake::all(wakes);
@@ -974,8 +1009,9 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             c::PyObject_ClearWeakRefs(slf);
         }
         if (*this).is_inherited() {
-            // Its lock may have been held by a thread that does not exist in this process.
+            // Its lock may have been held by a thread that does not exist in this process, and a link is the parent's.
             std::mem::forget(Arc::clone(&(*this).chan));
+            std::mem::forget((*this).shared.get().cloned());
         } else if !(*this).is_sharing() {
             let left = (*this).chan.drain();
             if (*this).on_undelivered.is_some() {

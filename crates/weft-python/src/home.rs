@@ -817,7 +817,16 @@ impl HomeObject {
             // SAFETY: live objects.
             unsafe {
                 let answer = Owned::from_new(c::PyObject_GetAttrString(self.as_ptr(), c"_answer".as_ptr()))?;
-                ffi::call_method(state.get(Ref::AddReader), &[event_loop.as_ptr(), number.as_ptr(), answer.as_ptr()])?;
+                let here = state.running_loop()?.is_some_and(|running| running.as_ptr() == event_loop.as_ptr());
+                if here {
+                    let arguments = [event_loop.as_ptr(), number.as_ptr(), answer.as_ptr()];
+                    ffi::call_method(state.get(Ref::AddReader), &arguments)?;
+                } else {
+                    // A loop that sleeps need not see what another thread adds. What is written before is not lost: it stays readable.
+                    let add = Owned::from_new(c::PyObject_GetAttr(event_loop.as_ptr(), state.get(Ref::AddReader)))?;
+                    let arguments = [event_loop.as_ptr(), add.as_ptr(), number.as_ptr(), answer.as_ptr()];
+                    ffi::call_method(state.get(Ref::CallSoonThreadsafe), &arguments)?;
+                }
             }
             Ok(Arc::new(Doorbell { pipe, rung: AtomicBool::new(false) }))
         })();

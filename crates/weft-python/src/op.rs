@@ -550,6 +550,7 @@ impl OpObject {
                     // SAFETY: held by the select, or this operation itself.
                     unsafe { (**leaf).prepare()? };
                 }
+                self.turn_leaves(leaves)?;
                 self.attempt(leaves, false)
             }),
         }
@@ -709,7 +710,7 @@ impl OpObject {
             })?;
         }
         if shares {
-            self.turn_value()?;
+            self.with_leaves(|leaves| self.turn_leaves(leaves))?;
         }
         // SAFETY: nothing is parked; the waiter is ours.
         unsafe { self.waiter().arm(self.waker(shares)) };
@@ -737,7 +738,7 @@ impl OpObject {
                 decided
             }
         } else {
-            self.with_leaves(|leaves| {
+            let parked = self.with_leaves(|leaves| {
                 let mut queued = 0;
                 for (index, leaf) in leaves.iter().enumerate() {
                     // SAFETY: held by the select, or this operation itself; not parked.
@@ -758,6 +759,13 @@ impl OpObject {
                     self.silence();
                     return Err(raised);
                 }
+                if !shares && self.is_sharing() {
+                    // A channel became shared while the clock was asked: all over again.
+                    self.disarm_outside();
+                    // SAFETY: as above.
+                    drop(unsafe { self.waiter().disarm() });
+                    return Ok(None);
+                }
                 self.add_references(queued);
                 let decided = self.attempt(leaves, true)?;
                 if decided {
@@ -767,10 +775,14 @@ impl OpObject {
                     self.silence();
                     self.drop_references(queued);
                 } else if remote {
-                    return self.park_in_root();
+                    return self.park_in_root().map(Some);
                 }
-                Ok(decided)
-            })?
+                Ok(Some(decided))
+            })?;
+            match parked {
+                Some(decided) => decided,
+                None => return self.park(),
+            }
         };
         Ok(decided)
     }
@@ -985,7 +997,7 @@ impl OpObject {
                 return;
             }
             let leaf = self.leaf(self.winner());
-            let lost = wake::give_back(leaf.chan(), value);
+            let lost = leaf.via().channel.give_back(value);
             leaf.via().channel.undelivered(lost);
         }
     }

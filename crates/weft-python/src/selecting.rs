@@ -72,14 +72,14 @@ impl SelectingObject {
         loop {
             let mut gone = Vec::new();
             let mut wakes = Wakes::new();
-            let mut bell = op.bell();
+            let bell = op.bell();
             let (decided, keys) = {
                 let mut inner = self.inner();
                 let event = loop {
                     if let Some(event) = inner.event.take() {
                         break Some(event);
                     }
-                    match inner.core.next(|| bell.take().unwrap_or_else(|| wake::waker(op)), &mut wakes) {
+                    match inner.core.next(|| bell.clone().unwrap_or_else(|| wake::waker(op)), &mut wakes) {
                         Next::Parked => break None,
                         Next::Empty => break Some(Event::Over),
                         Next::Value(key, value) => break Some(Event::Value(key, value)),
@@ -125,6 +125,11 @@ impl SelectingObject {
             inner.shares = (shared, inner.cases.iter().flatten().any(|(_, source, _)| shares(source)));
         }
         inner.shares.1
+    }
+
+    /// Whether this operation is the one that waits.
+    pub fn is_waited_for_by(&self, op: &OpObject) -> bool {
+        ptr::eq(self.inner().waiting, op)
     }
 
     /// Puts another waker in the place of the one that is armed; the other comes back.
@@ -283,7 +288,7 @@ impl SelectingObject {
         if let Some(source) = returned {
             // SAFETY: a channel or receiver.
             let channel = unsafe { Via::of(source.as_ptr()) }.channel;
-            let lost = wake::give_back(&channel.chan, value);
+            let lost = channel.give_back(value);
             channel.undelivered(lost);
         }
     }
@@ -424,7 +429,7 @@ impl SelectingObject {
         if let (Some(value), Some((_, source, _))) = (value, entry) {
             // SAFETY: a channel or receiver.
             let channel = unsafe { Via::of(source.as_ptr()) }.channel;
-            let lost = wake::give_back(&channel.chan, value);
+            let lost = channel.give_back(value);
             channel.undelivered(lost);
         }
     }

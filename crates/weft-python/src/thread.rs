@@ -259,6 +259,10 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
         if op.is_met() && op.resume() {
             return op.take_up();
         }
+        if !op.is_parked() {
+            // Its place was left.
+            op.check_place()?;
+        }
         for watched in &watched {
             if watched.is_ready() && op.decide(watched.case()) {
                 return op.take_up();

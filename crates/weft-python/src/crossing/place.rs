@@ -219,7 +219,7 @@ impl Place {
             };
             match next {
                 // SAFETY: an operation, held.
-                Some(op) => unsafe { OpObject::of(op.as_ptr()) }.end(),
+                Some(op) => unsafe { OpObject::of(op.as_ptr()) }.end_of_place(),
                 None => break,
             }
         }

@@ -213,14 +213,33 @@ impl std::fmt::Display for SharedReason {
 
 impl std::error::Error for SharedReason {}
 
+/// So many calls may be making a channel shared, one in another or side by side; more are a circle.
+const NESTED: u32 = 16;
+
 /// What every place is to know of a channel, which is shared from now on.
 pub fn share(channel: &ChannelObject) -> Py<Arc<Shared>> {
     if let Some(shared) = channel.shared.get() {
         return Ok(Arc::clone(shared));
     }
-    channel.state().place.count_shared();
-    channel.sharing.store(true, Ordering::Release);
-    if let Err(raised) = turn_over(channel) {
+    // Relaxed: it only counts.
+    if channel.turning.fetch_add(1, Ordering::Relaxed) >= NESTED {
+        channel.turning.fetch_sub(1, Ordering::Relaxed);
+        return Err(ffi::runtime_error(&format!(
+            "{} cannot go to another place: it holds an end of itself, maybe in another channel",
+            channel.description()
+        )));
+    }
+    let turned = loop {
+        channel.state().place.count_shared();
+        channel.sharing.store(true, Ordering::Release);
+        let turned = turn_over(channel);
+        // Else another thread has failed meanwhile, and said that it is not shared.
+        if turned.is_err() || channel.is_sharing() {
+            break turned;
+        }
+    };
+    channel.turning.fetch_sub(1, Ordering::Relaxed);
+    if let Err(raised) = turned {
         if channel.shared.get().is_none() {
             channel.sharing.store(false, Ordering::Release);
         }

@@ -29,7 +29,7 @@ impl OpObject {
     }
 
     /// An error when it would have to be parked where other places know it, in an interpreter that is about to end.
-    pub(super) fn check_place(&self) -> Py<()> {
+    pub fn check_place(&self) -> Py<()> {
         if self.state().place.is_left() {
             return Err(ffi::runtime_error(&format!(
                 "{} cannot wait any more: its interpreter is about to end",
@@ -53,7 +53,12 @@ impl OpObject {
 
     #[cold]
     fn new_bell(&self) -> Waker {
+        self.state().place.look();
         let ring = self.ring();
+        self.bell_with(ring)
+    }
+
+    fn bell_with(&self, ring: Ring) -> Waker {
         let place = &self.state().place;
         place.enter(self);
         self.set(Self::BELL, true);
@@ -87,7 +92,12 @@ impl OpObject {
 
     /// The channel of a parked operation is about to be shared.
     pub fn take_bell(&self) {
-        let bell = self.new_bell();
+        // It may run Python, and the operation end meanwhile; after it nothing does.
+        let ring = self.ring();
+        if !self.is_parked() || (self.kind == Kind::NextEvent && !self.selecting().is_waited_for_by(self)) {
+            return;
+        }
+        let bell = self.bell_with(ring);
         let before = match self.kind {
             Kind::NextEvent => self.selecting().rearm(bell),
             _ => match self.waiter().rearm(bell) {
@@ -99,6 +109,18 @@ impl OpObject {
             },
         };
         drop(before);
+    }
+
+    /// Its place is left: it ends, and a thread that sleeps on it wakes to see that.
+    pub fn end_of_place(&self) {
+        let ring = match self.asleep() {
+            Asleep::Thread(_) => Some(self.ring()),
+            _ => None,
+        };
+        self.end();
+        if let Some(Ring::Thread(parker)) = ring {
+            parker.unpark();
+        }
     }
 
     /// It parks no more.
@@ -123,6 +145,24 @@ impl OpObject {
             return Ok(());
         }
         self.turn()
+    }
+
+    /// The same for all leaves: what one of them sends may have made the channel of another one shared.
+    pub(super) fn turn_leaves(&self, leaves: &[*mut OpObject]) -> Py<()> {
+        let place = &self.state().place;
+        loop {
+            let shared = place.shared();
+            if shared == 0 {
+                return Ok(());
+            }
+            for leaf in leaves {
+                // SAFETY: held by the select, or this operation itself.
+                unsafe { (**leaf).turn_value()? };
+            }
+            if place.shared() == shared {
+                return Ok(());
+            }
+        }
     }
 
     #[inline(never)]
@@ -166,7 +206,7 @@ impl OpObject {
                     return;
                 }
                 let leaf = op.leaf(op.winner());
-                let lost = wake::give_back(leaf.chan(), value);
+                let lost = leaf.via().channel.give_back(value);
                 leaf.via().channel.undelivered(lost);
             }
         }

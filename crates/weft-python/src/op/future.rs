@@ -9,7 +9,6 @@ use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
 use crate::state::State;
 use crate::stop;
-use crate::wake;
 
 impl OpObject {
     /// One step in a coroutine: what `await` does.
@@ -200,7 +199,7 @@ impl OpObject {
         if matches!(self.kind, Kind::Recv | Kind::RecvNext | Kind::RecvMany) && !self.is(Self::DEAD_END) {
             // SAFETY: decided: the slot is ours.
             if let (Some(value), _) = unsafe { self.node.take() } {
-                let lost = wake::give_back(self.chan(), value);
+                let lost = self.via().channel.give_back(value);
                 self.via().channel.undelivered(lost);
             }
         }

@@ -203,7 +203,10 @@ fn finish(op: &OpObject, phase: u8) {
             let _aside = ffi::Aside::new();
             op.end();
         }
-        _ if op.kind == Kind::NextEvent => op.selecting().vacate(op),
+        _ if op.kind == Kind::NextEvent => {
+            op.selecting().vacate(op);
+            op.silence();
+        }
         _ => {}
     }
 }

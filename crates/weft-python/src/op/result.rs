@@ -169,11 +169,13 @@ impl OpObject {
                 let Extra::SendMany(rest) = (unsafe { self.make_rare().extra_mut() }) else {
                     return Ok(ffi::none());
                 };
+                // The channel may have become shared while this was parked.
+                channel.turn(rest);
                 let mut displaced = Vec::new();
                 let (more, _, wakes) = channel.chan.try_send_many(rest, &mut displaced);
                 let returned = wake::all_and_returned(wakes);
                 for value in returned.into_iter().rev() {
-                    let lost = wake::give_back(&channel.chan, value);
+                    let lost = channel.give_back(value);
                     channel.undelivered(lost);
                 }
                 channel.undelivered(displaced);
@@ -229,7 +231,7 @@ impl OpObject {
         if !back.is_empty() {
             let _aside = ffi::Aside::new();
             for value in back.into_iter().rev() {
-                channel.undelivered(wake::give_back(&channel.chan, value));
+                channel.undelivered(channel.give_back(value));
             }
         }
         raised.map_or_else(|| ffi::list(objects), Err)
