@@ -31,7 +31,8 @@ COPIED = [
     "README.md",
 ]  # what the suite reads, without the package
 
-LAWS = ["test_laws", "test_conformance", "test_mixing"]  # the files whose tests are the laws'
+# The files whose tests are the laws'.
+LAWS = ["test_laws", "test_conformance", "test_mixing", "test_gevent", "test_places", "test_os_processes"]
 
 PREPARE = """
 rm -rf venv wheel
