@@ -613,6 +613,15 @@ impl<T> Chan<T> {
         unsafe { self.lock.unlock() };
     }
 
+    /// Shows the waiter of every parked node, with the lock held: it must neither drop nor wake, nor use the channel.
+    pub fn waiters(&self, mut waiter: impl FnMut(NonNull<Waiter>)) {
+        self.with(|state| {
+            for parked in state.sendq.waiters().chain(state.recvq.waiters()) {
+                waiter(NonNull::from(parked));
+            }
+        });
+    }
+
     /// Shows `change` every value that is buffered or waits to be sent, to put another in its place. It is called with the lock held, and for a
     /// sender while its offer is held: it must not drop, wake, or use the channel. A sender that is just being met is not shown.
     pub fn change(&self, mut change: impl FnMut(&mut T)) {

@@ -366,7 +366,7 @@ pub fn cause_of(state: &State, cause: &Cause) -> Option<(Owned, Option<Owned>)> 
     } else if let Some(RemoteCause(bytes)) = cause.downcast_ref() {
         remote::error_of(state, &RemoteCause(bytes.clone()))
     } else if let Some(death) = cause.downcast_ref::<remote::Death>() {
-        remote::death(state, death.0)
+        remote::death(death.0)
     } else {
         return None;
     };
@@ -377,8 +377,10 @@ pub fn cause_of(state: &State, cause: &Cause) -> Option<(Owned, Option<Owned>)> 
 }
 
 /// `weft._weft._after_fork()`, which the interpreter calls in a forked child.
-pub unsafe extern "C" fn after_fork(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+pub unsafe extern "C" fn after_fork(module: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the interpreter passes our module.
+    unsafe { crate::state_of_module(module) }.place.after_fork();
     ffi::none().into_ptr()
 }
 

@@ -43,17 +43,26 @@ pub struct HomeObject {
     rests: Cell<bool>,
     /// Of the tasks that share their context.
     pub scratch: Scratch,
-    /// How other places wake the loop; `None`: it can watch no descriptor. Made when first asked for.
-    doorbell: OnceLock<Option<Arc<Doorbell>>>,
+    /// How other places wake the loop. Made when first asked for.
+    doorbell: OnceLock<Arc<Doorbell>>,
 }
 
 /// A descriptor that a loop watches for other places.
 pub struct Doorbell {
     pipe: Pipe,
     rung: AtomicBool,
+    /// The loop can watch no descriptor: the place's listening thread is to be told instead.
+    deaf: AtomicBool,
 }
 
 impl Doorbell {
+    /// Whether nobody listens to it.
+    pub fn is_deaf(&self) -> bool {
+        // Acquire pairs with the Release in `doorbell`. Whoever still rings it has left something in the box before, and the listening
+        // thread, which is started after that store, looks there first.
+        self.deaf.load(Ordering::Acquire)
+    }
+
     /// Needs no interpreter.
     pub fn ring(&self) {
         // AcqRel: what was left in the box before is seen by whoever swaps it back.
@@ -804,16 +813,26 @@ impl HomeObject {
 
     // Other places.
 
-    /// How other places wake this loop, if it can watch a descriptor.
+    /// How other places wake this loop; `None`: by the listening thread, as it can watch no descriptor.
     pub fn doorbell(&self, state: &State) -> Option<Arc<Doorbell>> {
         if let Some(known) = self.doorbell.get() {
-            return known.clone();
+            return (!known.is_deaf()).then(|| Arc::clone(known));
         }
         let _aside = ffi::Aside::new();
-        let made = (|| {
+        let bell = match Pipe::new() {
+            Ok(pipe) => Arc::new(Doorbell { pipe, rung: AtomicBool::new(false), deaf: AtomicBool::new(false) }),
+            Err(Raised) => {
+                drop(ffi::take_error());
+                return None;
+            }
+        };
+        // First it is known to all, then to the loop: of two threads that come at once only one has it watched, and that is never closed.
+        if self.doorbell.set(Arc::clone(&bell)).is_err() {
+            return self.doorbell(state);
+        }
+        let watched = (|| {
             let event_loop = self.event_loop().ok_or_else(|| ffi::runtime_error("the event loop is gone"))?;
-            let pipe = Pipe::new()?;
-            let number = ffi::integer(pipe.reads() as usize)?;
+            let number = ffi::integer(bell.pipe.reads() as usize)?;
             // SAFETY: live objects.
             unsafe {
                 let answer = Owned::from_new(c::PyObject_GetAttrString(self.as_ptr(), c"_answer".as_ptr()))?;
@@ -828,16 +847,20 @@ impl HomeObject {
                     ffi::call_method(state.get(Ref::CallSoonThreadsafe), &arguments)?;
                 }
             }
-            Ok(Arc::new(Doorbell { pipe, rung: AtomicBool::new(false) }))
+            Ok(())
         })();
-        let made = made.map_err(|Raised| drop(ffi::take_error())).ok();
-        self.doorbell.get_or_init(|| made).clone()
+        if let Err(Raised) = watched {
+            drop(ffi::take_error());
+            bell.deaf.store(true, Ordering::Release);
+            return None;
+        }
+        Some(bell)
     }
 
     /// The loop was rung.
     fn answer(&self) {
         let _turn = self.turn();
-        if let Some(Some(bell)) = self.doorbell.get() {
+        if let Some(bell) = self.doorbell.get() {
             bell.pipe.drain();
             // AcqRel: see `ring`. Who rings from now on writes again.
             bell.rung.swap(false, Ordering::AcqRel);

@@ -9,6 +9,7 @@ use weft_core::chan::{End, Wakes};
 use weft_core::selecting::{Key, Next, Selecting};
 
 use crate::channel::Via;
+use crate::crossing::remote;
 use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::op::{self, Asleep, Kind, OpObject};
@@ -48,6 +49,15 @@ enum Event {
     /// The case, its channel, and how that ended.
     Left(Owned, Owned, End),
     Over,
+}
+
+/// The error for a channel that the root keeps.
+fn of_the_root(case: *mut PyObject, via: Via<'_>) -> Raised {
+    ffi::runtime_error(&format!(
+        "case {}: selecting() cannot watch {}, which another process keeps: use select() in a loop",
+        ffi::text(case),
+        via.channel.description()
+    ))
 }
 
 impl SelectingObject {
@@ -144,6 +154,16 @@ impl SelectingObject {
             return Err(ffi::runtime_error(
                 "this selecting() is waited for by somebody else: one consumer at a time; give each its own",
             ));
+        }
+        // In the root, and where nothing was shared, there are none.
+        if remote::link().is_some() && op.state().place.shared() > 0 {
+            // SAFETY: channels and receivers, which the registrations hold.
+            let via = |source: &Owned| unsafe { Via::of(source.as_ptr()) };
+            let moved = inner.cases.iter().flatten().find(|(_, source, _)| via(source).channel.remote().is_some());
+            if let Some((case, source, _)) = moved.cloned() {
+                drop(inner);
+                return Err(of_the_root(case.as_ptr(), via(&source)));
+            }
         }
         inner.waiting = mine;
         Ok(())
@@ -344,11 +364,7 @@ impl SelectingObject {
                 return Err(errors::end_closed(via, None));
             }
             if via.channel.remote().is_some() {
-                return Err(ffi::runtime_error(&format!(
-                    "case {}: selecting() cannot watch {}, which another process keeps: use select() in a loop",
-                    ffi::text(case),
-                    via.channel.description()
-                )));
+                return Err(of_the_root(case, via));
             }
             let keys = self.inner().keys.clone();
             if ffi::check(c::PyDict_Contains(keys.as_ptr(), case))? == 1 {

@@ -260,8 +260,8 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
             return op.take_up();
         }
         if !op.is_parked() {
-            // Its place was left.
-            op.check_place()?;
+            // Nobody else ends what this thread performs.
+            return Err(op.place_left());
         }
         for watched in &watched {
             if watched.is_ready() && op.decide(watched.case()) {

@@ -136,11 +136,6 @@ pub fn encode(state: &State, object: Owned) -> Py<Box<Payload>> {
     }
 }
 
-/// The same for an object that others hold as well.
-pub fn encode_shared(state: &State, object: &Owned) -> Py<Box<Payload>> {
-    encode(state, object.clone())
-}
-
 /// `_check_crossing(value)`: raises what a send to another place would.
 pub unsafe extern "C" fn check(module: *mut PyObject, value: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {

@@ -117,8 +117,8 @@ impl Place {
     fn ring(&self, ring: &Ring) {
         match ring {
             Ring::Thread(parker) => parker.unpark(),
-            Ring::Loop(bell) => bell.ring(),
-            Ring::Listener => self.heard.notify_all(),
+            Ring::Loop(bell) if !bell.is_deaf() => bell.ring(),
+            Ring::Loop(_) | Ring::Listener => self.heard.notify_all(),
             Ring::Nobody => {}
         }
     }
@@ -192,6 +192,18 @@ impl Place {
     /// Whether the listening thread has yet to be started, which is the caller's to do then.
     pub fn begins_to_listen(&self) -> bool {
         !std::mem::replace(&mut self.inner().listens, true)
+    }
+
+    /// This is a forked child, in which only the thread that forked is left.
+    pub fn after_fork(&self) {
+        // Held by a thread that is not here any more: then it is too late. It is held for moments only, by threads of other interpreters.
+        let Ok(mut inner) = self.inner.try_lock() else {
+            return;
+        };
+        // The listening thread is the parent's. So are the operations, and whoever performed them: their references stay.
+        inner.listens = false;
+        inner.woken.clear();
+        inner.parked.clear();
     }
 
     /// The interpreter is about to end: ends all that is parked, and takes nothing more.

@@ -19,22 +19,36 @@ use super::decode;
 use super::encode;
 use super::payload::{Attachment, GivenBlock, Payload};
 use super::share::{EndPart, SharedReason};
+use crate::channel;
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::op::OpObject;
 use crate::state::State;
 use crate::value::Value;
 
-static HUB: OnceLock<Hub<Value>> = OnceLock::new();
-static LINK: OnceLock<Client> = OnceLock::new();
+/// Each with how often this process had been forked when it was made. A forked child has neither: their sockets and threads are its parent's.
+static HUB: OnceLock<(u32, Hub<Value>)> = OnceLock::new();
+static LINK: OnceLock<(u32, Client)> = OnceLock::new();
 
 /// The link to the root, in a process that is not it.
+#[inline]
 pub fn link() -> Option<&'static Client> {
-    LINK.get()
+    LINK.get().filter(|(forks, _)| *forks == channel::forks()).map(|(_, client)| client)
 }
 
 /// The hub, in the root.
 pub fn hub() -> &'static Hub<Value> {
-    HUB.get_or_init(|| Hub::new(Arc::new(Root)))
+    &HUB.get_or_init(|| (channel::forks(), Hub::new(Arc::new(Root)))).1
+}
+
+/// An error in a child that was forked from a process with links: a second set of them there cannot be.
+fn check_fork() -> Py<()> {
+    let forks = [HUB.get().map(|hub| hub.0), LINK.get().map(|link| link.0)];
+    if forks.into_iter().flatten().any(|forks| forks != channel::forks()) {
+        return Err(ffi::runtime_error(
+            "this process was forked from one that is linked to others, and cannot start or join any: start it with \"spawn\"",
+        ));
+    }
+    Ok(())
 }
 
 /// The ends of peers that died are closed with this; which process that was, and how it ended, is asked when somebody is told.
@@ -221,11 +235,7 @@ impl Parcel for Value {
     fn into_wire(self) -> Wire {
         let Payload { bytes, attachments } = match self.into_payload() {
             Ok(payload) => *payload,
-            // A shared channel has none: an object belongs to its interpreter.
-            Err(object) => {
-                std::mem::forget(object);
-                Payload::none()
-            }
+            Err(_) => unreachable!("no object of an interpreter is ever in a shared channel"),
         };
         let mut wire = Wire { bytes, attachments: Vec::new() };
         for attachment in attachments {
@@ -258,11 +268,6 @@ impl Parcel for Value {
     }
 }
 
-/// The object that a wire stands for.
-pub fn object(state: &State, wire: Wire) -> Py<Owned> {
-    Value::from_wire(wire).into_object(state)
-}
-
 /// An exception as a cause that crosses.
 pub fn cause(state: &State, error: &Owned) -> Py<RemoteCause> {
     encode::encode(state, error.clone()).map(|payload| RemoteCause(payload.bytes.to_vec()))
@@ -276,13 +281,13 @@ pub fn error_of(state: &State, cause: &RemoteCause) -> Py<Owned> {
     unsafe {
         match c::PyExceptionInstance_Check(found.as_ptr()) != 0 {
             true => Ok(found),
-            false => death(state, 0),
+            false => death(0),
         }
     }
 }
 
 /// The error that tells of a peer's death; 0: of one that this process does not know.
-pub fn death(_: &State, peer: u64) -> Py<Owned> {
+pub fn death(peer: u64) -> Py<Owned> {
     let make = ffi::import(c"weft._os_process", Some(c"death_of"))?;
     let peer = ffi::integer(peer as usize)?;
     // SAFETY: live objects.
@@ -327,6 +332,7 @@ pub unsafe extern "C" fn add_peer(
             let state = crate::state_of_module(module);
             let [descriptor, setting] =
                 ffi::parameters("_add_peer", ["descriptor", "setting"], 2, arguments, number, keywords)?;
+            check_fork()?;
             let socket = socket(descriptor)?;
             let start = encode::encode(state, Owned::from_borrowed(setting))?;
             let start = Value::payload(start).into_wire();
@@ -350,12 +356,13 @@ pub unsafe extern "C" fn connect(module: *mut PyObject, descriptor: *mut PyObjec
     ffi::edge_object(|| {
         // SAFETY: the interpreter passes our module.
         let state = unsafe { crate::state_of_module(module) };
+        check_fork()?;
         let socket = socket(descriptor)?;
         let (client, start) = detached(|| Client::connect(socket)).map_err(|error| os_error(&error))?;
-        if LINK.set(client).is_err() {
+        if LINK.set((channel::forks(), client)).is_err() {
             return Err(ffi::runtime_error("this process is linked to a root already"));
         }
-        object(state, start)
+        Value::from_wire(start).into_object(state)
     })
 }
 
@@ -369,7 +376,7 @@ pub unsafe extern "C" fn leave_root(_: *mut PyObject, _: *mut PyObject) -> *mut 
     })
 }
 
-/// `_is_linked()`: whether this process is not the root.
+/// `_is_linked()`: whether this process is not the root, nor was it forked from that.
 pub unsafe extern "C" fn is_linked(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    ffi::edge_object(|| Ok(ffi::boolean(link().is_some())))
+    ffi::edge_object(|| Ok(ffi::boolean(LINK.get().is_some())))
 }

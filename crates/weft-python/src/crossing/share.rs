@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use weft_core::chan::Chan;
 use weft_core::error::Cause;
-use weft_link::{About, End, Parcel};
+use weft_link::{About, End, Parcel, RemoteCause};
 
 use super::decode;
 use super::encode;
@@ -213,6 +213,9 @@ impl std::fmt::Display for SharedReason {
 
 impl std::error::Error for SharedReason {}
 
+/// So many values go to the root in one message when it takes over a channel.
+const FILLED_AT_ONCE: usize = 64;
+
 /// So many calls may be making a channel shared, one in another or side by side; more are a circle.
 const NESTED: u32 = 16;
 
@@ -239,16 +242,20 @@ pub fn share(channel: &ChannelObject) -> Py<Arc<Shared>> {
         }
     };
     channel.turning.fetch_sub(1, Ordering::Relaxed);
-    if let Err(raised) = turned {
-        if channel.shared.get().is_none() {
-            channel.sharing.store(false, Ordering::Release);
-        }
-        return Err(raised);
+    // From here on to its being shared no Python code runs, so that nobody comes between.
+    let shared = turned.and_then(|reason| match (channel.shared.get(), remote::link()) {
+        // Another thread was faster.
+        (Some(shared), _) => Ok(Arc::clone(shared)),
+        (None, Some(client)) => move_to_root(channel, client, reason),
+        (None, None) => Ok(set_shared(channel, None)),
+    });
+    if shared.is_err() && channel.shared.get().is_none() {
+        channel.sharing.store(false, Ordering::Release);
     }
-    let remote = match remote::link() {
-        Some(client) => Some(Arc::new(move_to_root(channel, client)?)),
-        None => None,
-    };
+    shared
+}
+
+fn set_shared(channel: &ChannelObject, remote: Option<Arc<Remote>>) -> Arc<Shared> {
     let shared = channel.shared.get_or_init(|| {
         Arc::new(Shared {
             chan: Arc::clone(&channel.chan),
@@ -258,7 +265,7 @@ pub fn share(channel: &ChannelObject) -> Py<Arc<Shared>> {
             remote,
         })
     });
-    Ok(Arc::clone(shared))
+    Arc::clone(shared)
 }
 
 /// `_share(channel)`: what is sent on it is made fit for other places from now on, before one of them knows it.
@@ -275,62 +282,90 @@ pub unsafe extern "C" fn share_channel(module: *mut PyObject, channel: *mut PyOb
     })
 }
 
-/// Has the root keep a channel of this process, with what is in it.
-fn move_to_root(channel: &ChannelObject, client: &'static weft_link::Client) -> Py<Remote> {
+/// Has the root keep a channel of this process, with what is in it. `reason`: of its end, if it has ended.
+fn move_to_root(
+    channel: &ChannelObject,
+    client: &'static weft_link::Client,
+    reason: Option<RemoteCause>,
+) -> Py<Arc<Shared>> {
     let all = channel.chan.statistics();
     if all.parked_senders + all.parked_receivers > 0 {
-        channel.sharing.store(false, Ordering::Release);
         return Err(ffi::runtime_error(&format!(
             "{} cannot go to another process while somebody waits on it: send its end away first",
             channel.description()
         )));
     }
+    if client.is_gone() {
+        return Err(ffi::runtime_error(&format!(
+            "{} cannot go to another process: the one that keeps the shared channels is gone",
+            channel.description()
+        )));
+    }
     let about = About { capacity: all.capacity, overflow: channel.chan.overflow(), name: channel.name() };
     let both = client.create(about);
-    let values = channel.chan.drain().into_iter().map(Parcel::into_wire).collect::<Vec<_>>();
     let id = both.channel();
-    let remote = Remote::new(client, both);
-    if !values.is_empty() && client.fill(id, values).is_err() {
-        return Err(ffi::runtime_error(
-            "the process that keeps the shared channels is gone, or the values are too many",
-        ));
+    let mut values = channel.chan.drain().into_iter().map(Parcel::into_wire);
+    loop {
+        let some = values.by_ref().take(FILLED_AT_ONCE).collect::<Vec<_>>();
+        // When the root has gone in this instant, so has the channel, like every other that it kept.
+        if some.is_empty() || client.fill(id, some).is_err() {
+            break;
+        }
     }
+    let remote = Remote::new(client, both);
     for (side, count) in [(weft_link::Side::Sender, all.senders), (weft_link::Side::Receiver, all.receivers)] {
         for _ in 0..count.unwrap_or(0) {
             remote.keep(remote.end(side));
         }
     }
-    if let (Some(end), reason) = channel.chan.end() {
-        let reason = channel.remote_reason(reason.as_ref())?;
+    let shared = set_shared(channel, Some(Arc::new(remote)));
+    if let (Some(end), _) = channel.chan.end() {
         let _ = remote::detached(|| match end {
             weft_core::chan::End::Poisoned => client.poison(id, reason),
             _ => client.close(id, reason),
         });
     }
-    Ok(remote)
+    Ok(shared)
 }
 
-/// Makes all that the channel holds fit for other places.
-fn turn_over(channel: &ChannelObject) -> Py<()> {
+/// Makes all that the channel holds fit for other places. The reason of its end, as the root is told it if that is another process.
+///
+/// No Python code has run between its last look and its return.
+fn turn_over(channel: &ChannelObject) -> Py<Option<RemoteCause>> {
     let state = channel.state();
     // What is parked, with a reference each; new operations park with bells already.
     let mut parked = Vec::new();
-    channel.chan.visit(
-        |_| (),
-        |_| (),
-        |waiter| {
-            // SAFETY: what is parked is alive.
-            if let Some(op) = wake::behind(unsafe { waiter.as_ref() }) {
-                // SAFETY: as above.
-                parked.push(unsafe { Owned::from_borrowed(op) });
-            }
-        },
-    );
+    channel.chan.waiters(|waiter| {
+        // SAFETY: what is parked is alive.
+        if let Some(op) = wake::behind(unsafe { waiter.as_ref() }) {
+            // SAFETY: as above.
+            parked.push(unsafe { Owned::from_borrowed(op) });
+        }
+    });
     for op in &parked {
         // SAFETY: an operation, held.
         unsafe { OpObject::of(op.as_ptr()) }.take_bell();
     }
+    drop(parked);
+    let mut told: Option<(Cause, Option<RemoteCause>)> = None;
     loop {
+        if let (_, Some(cause)) = channel.chan.end()
+            && told.as_ref().is_none_or(|(known, _)| !Arc::ptr_eq(known, &cause))
+        {
+            let remote = match remote::link() {
+                Some(_) => channel.remote_reason(Some(&cause))?,
+                None => None,
+            };
+            let cause = match channel::local_reason(&cause) {
+                Some(known) => {
+                    let fit = reason(state, known)?;
+                    drop(channel.chan.replace_cause(Arc::clone(&fit)));
+                    fit
+                }
+                None => cause,
+            };
+            told = Some((cause, remote));
+        }
         let mut objects = Vec::new();
         channel.chan.change(|value| {
             if let Some(object) = value.as_object() {
@@ -339,12 +374,20 @@ fn turn_over(channel: &ChannelObject) -> Py<()> {
             }
         });
         if objects.is_empty() {
-            break;
+            let (_, cause) = channel.chan.end();
+            match (&cause, &told) {
+                (None, _) => return Ok(None),
+                (Some(cause), Some((known, _))) if Arc::ptr_eq(cause, known) => {
+                    return Ok(told.and_then(|(_, remote)| remote));
+                }
+                // It ended meanwhile.
+                _ => continue,
+            }
         }
         let mut payloads: HashMap<*mut PyObject, Value> = HashMap::new();
         let mut spare = Vec::new();
         for object in &objects {
-            let payload = Value::payload(encode::encode_shared(state, object)?);
+            let payload = Value::payload(encode::encode(state, object.clone())?);
             // The same object twice: the second one is found in the next round.
             spare.extend(payloads.insert(object.as_ptr(), payload));
         }
@@ -356,12 +399,6 @@ fn turn_over(channel: &ChannelObject) -> Py<()> {
             }
         });
     }
-    let (_, cause) = channel.chan.end();
-    if let Some(known) = cause.as_ref().and_then(channel::local_reason) {
-        let cause = reason(state, known)?;
-        drop(channel.chan.replace_cause(cause));
-    }
-    Ok(())
 }
 
 /// A value for a channel that is shared.

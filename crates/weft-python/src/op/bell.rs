@@ -30,13 +30,15 @@ impl OpObject {
 
     /// An error when it would have to be parked where other places know it, in an interpreter that is about to end.
     pub fn check_place(&self) -> Py<()> {
-        if self.state().place.is_left() {
-            return Err(ffi::runtime_error(&format!(
-                "{} cannot wait any more: its interpreter is about to end",
-                self.description()
-            )));
+        match self.state().place.is_left() {
+            true => Err(self.place_left()),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The error for an operation that was ended with its place.
+    pub fn place_left(&self) -> Raised {
+        ffi::runtime_error(&format!("{} cannot wait any more: its interpreter is about to end", self.description()))
     }
 
     /// What to arm its waiter with; `shares`: another place may meet it.
@@ -168,24 +170,29 @@ impl OpObject {
     #[inline(never)]
     fn turn(&self) -> Py<()> {
         let state = self.channel().state();
-        let turned = |value: Value| match value.is_payload() {
-            true => Ok(value),
-            false => match value.into_contents() {
-                Some(object) => share::value(state, object),
-                None => Err(Raised),
-            },
+        let turn = |value: &mut Value| -> Py<()> {
+            if let Some(object) = value.as_object() {
+                // SAFETY: what the value holds.
+                *value = share::value(state, unsafe { Owned::from_borrowed(object) })?;
+            }
+            Ok(())
         };
         if let Some(Extra::SendMany(_)) = self.rare().map(super::Rare::extra) {
             // SAFETY: only the performing party touches `extra`.
             if let Extra::SendMany(rest) = unsafe { self.make_rare().extra_mut() } {
-                let all: Py<_> = std::mem::take(rest).into_iter().map(turned).collect();
-                *rest = all?;
+                // Out of sight of whatever runs meanwhile.
+                let mut values = std::mem::take(rest);
+                let turned = values.iter_mut().try_for_each(turn);
+                *rest = values;
+                turned?;
             }
         }
         // SAFETY: not parked: the slot is ours.
         unsafe {
-            if let (Some(value), _) = self.node.take() {
-                drop(self.node.put(Some(turned(value)?)));
+            if let (Some(mut value), _) = self.node.take() {
+                let turned = turn(&mut value);
+                drop(self.node.put(Some(value)));
+                turned?;
             }
         }
         Ok(())

@@ -111,6 +111,9 @@ impl OpObject {
         };
         let wait = Arc::new(Wait::new(self, places, park));
         let completion: Arc<dyn Completion> = wait.clone();
+        // Before it is sent: the answer may be here before this thread has the interpreter again.
+        self.make_rare().wait.replace(Some(Arc::clone(&wait)));
+        self.set(Self::REMOTE, park);
         match detached(|| client.submit(Operation { policy, park, cases }, 0, &completion)) {
             Ok(id) => {
                 wait.id.store(id, Ordering::Relaxed);
@@ -119,7 +122,7 @@ impl OpObject {
             Err(error @ SubmitError::TooLarge { .. }) => {
                 Err(ffi::value_error(&format!("{}: {error}", self.description())))
             }
-            Err(SubmitError::Gone) => Err(gone(self)),
+            Err(SubmitError::Gone) => Err(gone()),
         }
     }
 
@@ -130,7 +133,6 @@ impl OpObject {
         match wait.answer() {
             Answer::WouldBlock => Ok(false),
             answer => {
-                self.make_rare().wait.replace(Some(wait));
                 self.apply(answer);
                 Ok(true)
             }
@@ -141,17 +143,10 @@ impl OpObject {
     pub(super) fn park_remote(&self) -> Py<()> {
         // The reference that goes with the waker when the root's answer claims it.
         self.add_reference();
-        match self.submit(true) {
-            Ok(wait) => {
-                self.make_rare().wait.replace(Some(wait));
-                self.set(Self::REMOTE, true);
-                Ok(())
-            }
-            Err(raised) => {
-                self.drop_reference();
-                Err(raised)
-            }
-        }
+        self.submit(true).map(drop).inspect_err(|_| {
+            self.set(Self::REMOTE, false);
+            self.drop_reference();
+        })
     }
 
     fn wait_of_root(&self) -> Option<Arc<Wait>> {
@@ -250,8 +245,8 @@ impl OpObject {
     }
 }
 
-fn gone(op: &OpObject) -> ffi::Raised {
-    match remote::death(op.state(), 0) {
+fn gone() -> ffi::Raised {
+    match remote::death(0) {
         // SAFETY: an exception.
         Ok(error) => unsafe { ffi::raise_object(error.as_ptr()) },
         Err(raised) => raised,
