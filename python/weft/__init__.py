@@ -28,6 +28,7 @@ from weft._errors import (
     NoReceivers,
     PeerDied,
     Poisoned,
+    RemoteError,
     WeftError,
     WouldBlock,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "Pool",
     "Process",
     "Receiver",
+    "RemoteError",
     "Selected",
     "Selecting",
     "Sender",

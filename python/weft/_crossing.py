@@ -21,7 +21,8 @@ import sys
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
-from weft._errors import WeftError
+from weft import _weft
+from weft._errors import RemoteError, WeftError
 from weft._weft import Channel, Receiver, Sender
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = [
     "MAIN",
     "REBUILD",
-    "RemoteError",
     "RemoteTraceback",
     "be_first",
     "blame",
@@ -39,7 +39,9 @@ __all__ = [
     "is_elsewhere",
     "main_file",
     "main_module",
+    "pack",
     "traceback_of",
+    "unpack",
     "unpickle",
 ]
 
@@ -59,10 +61,6 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
-
-
-class RemoteError(WeftError):
-    """An exception of another place that could not come here itself, as its class cannot be pickled or not be found."""
 
 
 def flatten(value: Any, whole: bool, inside: bool) -> tuple[Any, ...]:
@@ -247,6 +245,30 @@ def _public(module: str) -> str:
 
 
 # Pickles
+
+Packed = bytes | tuple[bytes, list[memoryview], list[Any]]
+"""Bytes as they are; for all else a pickle, the blocks of memory beside it, and the ends of channels in it."""
+
+
+def pack(value: Any) -> Packed:
+    """A value that is made again only by `unpack`, so that nobody fails over it who only passes it on.
+
+    Raises:
+        TypeError: it cannot go to another place; naming the part at fault.
+    """
+    if type(value) is bytes:
+        return value
+    try:
+        _, content, blocks, ends = flatten(value, whole=True, inside=False)
+    except Exception as error:
+        _weft._check_crossing(value)  # says which part is at fault
+        raise blame(error, "") from error
+    return content, [memoryview(block) for block in blocks], ends
+
+
+def unpack(packed: Packed) -> Any:
+    """The value; or what making it raises."""
+    return packed if isinstance(packed, bytes) else unpickle(*packed)
 
 
 class _Pickler(pickle.Pickler):

@@ -24,6 +24,7 @@ __all__ = [
     "NoReceivers",
     "PeerDied",
     "Poisoned",
+    "RemoteError",
     "WeftError",
     "WouldBlock",
 ]
@@ -117,6 +118,11 @@ class PeerDied(WeftError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.pid, self.exitcode)
+
+
+class RemoteError(WeftError):
+    """What another place of the program raised or returned could not come here as itself: its class cannot be pickled, not
+    be found or not be made again here, or the place ended before it could tell. `__cause__` has what is known of it."""
 
 
 def _signal(number: int) -> str:

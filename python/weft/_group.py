@@ -93,7 +93,8 @@ __all__ = ["Group", "function_name"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_PLACES = ("task", "thread", "greenlet", "interpreter", "process", "pool")
+_ELSEWHERE = ("interpreter", "process", "pool")
+_PLACES = ("task", "thread", "greenlet", *_ELSEWHERE)
 _NAMED_AT_MOST = 8  # processes in the message of an ExceptionGroup
 
 
@@ -190,6 +191,8 @@ class Group(_Group):
             raise ValueError(f"on='greenlet' takes a plain function; {fn!r} is an `async def`")
         else:
             place = on
+        if context is not None and place in _ELSEWHERE:
+            raise ValueError(f"context= cannot go with on={place!r}: contextvars stay in their own place of the program")
         number = self._number()
         if name is None:
             name = f"{function_name(fn)}-{number}"

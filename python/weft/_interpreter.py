@@ -15,11 +15,12 @@ import os
 import sys
 import sysconfig
 import threading
+from collections import deque
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weft import _crossing, _weft
-from weft._entry import is_async
 from weft._workers import Worker, WorkProcess, check_function
 
 if TYPE_CHECKING:
@@ -60,63 +61,42 @@ class InterpreterWorker(Worker):
         self._with_loop = with_loop
         if with_loop and sys.version_info < (3, 13):
             _run_a_loop_first()
-        _watch_the_end()
+        _pickle_first()
         super().__init__()
-        with _lock:
-            _all.add(self)
 
     def _host(self, orders: Receiver[Order], reports: Sender[Report]) -> None:
         """In the interpreter while that lives."""
-        try:
-            _weft._interpreter((orders, reports, _crossing.main_file(), self._with_loop))
-        finally:
-            with _lock:
-                _all.discard(self)
+        _weft._interpreter((orders, reports, _crossing.main_file(), self._with_loop))
 
     def _is_idle(self) -> None:
         if not self._with_loop:
             _keep(self)
 
 
-# The interpreters there are
-
-_lock = threading.Lock()
-_idle: list[InterpreterWorker] = []
-_all: set[InterpreterWorker] = set()
+_idle: deque[InterpreterWorker] = deque()  # one that has ended meanwhile is not among them for long
 _kept = max(2, os.cpu_count() or 1)  # so many idle ones
-_ending = False
-_watching = False
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # their threads are in the parent
 
 
 def _take() -> InterpreterWorker:
     """An interpreter without work."""
-    with _lock:
-        if _idle:
-            return _idle.pop()
-    return InterpreterWorker()
+    try:
+        return _idle.pop()
+    except IndexError:
+        return InterpreterWorker()
 
 
 def _keep(worker: InterpreterWorker) -> None:
     """It has no work any more."""
-    with _lock:
-        keep = not _ending and len(_idle) < _kept
-        if keep:
-            _idle.append(worker)
-    if not keep:
-        worker.end()
+    _idle.append(worker)
+    if len(_idle) > _kept:
+        with suppress(IndexError):
+            _idle.popleft().end()
 
 
-def _watch_the_end() -> None:
-    global _watching
-    with _lock:
-        if _ending:
-            raise RuntimeError("the program is about to end: it starts no interpreter any more")
-        if not _watching:
-            _watching = True
-            _crossing.be_first()
-            threading._register_atexit(_end_all)  # type: ignore[attr-defined]
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=_forget_all)
+_pickle_first = cache(_crossing.be_first)
 
 
 @cache
@@ -136,27 +116,6 @@ def _run_a_loop_first() -> None:
     thread.join()
 
 
-def _end_all() -> None:
-    """The program is about to end, and waits for all threads."""
-    global _ending
-    with _lock:
-        _ending = True
-        workers = list(_all)
-        _idle.clear()
-    for worker in workers:
-        for process in worker.processes():
-            group = process._group()
-            if group is not None and group._is_forsaken():
-                group._abort()
-        worker.end()
-
-
-def _forget_all() -> None:
-    """In a forked child: the threads are in the parent."""
-    _idle.clear()
-    _all.clear()
-
-
 class InterpreterProcess(WorkProcess[T]):
     """A process with an interpreter to itself."""
 
@@ -166,13 +125,15 @@ class InterpreterProcess(WorkProcess[T]):
 
     def __init__(self, group: Group, name: str, spawner: FrameType, fn: Callable[..., Any]) -> None:
         check_function(fn, "interpreter")
-        if is_async(fn) and sys.version_info < (3, 13):
+        super().__init__(group, name, spawner)
+
+    def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
+        if is_async and sys.version_info < (3, 13):
             _run_a_loop_first()
-        super().__init__(group, name, spawner, _take())
+        self._worker = _take()
+        super()._start(fn, args, is_async=is_async, chosen=chosen)
 
     def _give_up(self) -> bool:
-        if not self._number:
-            worker = self._worker
-            assert isinstance(worker, InterpreterWorker)
-            _keep(worker)
+        if self._worker is not None and not self._number:
+            self._worker.end()
         return True

@@ -45,7 +45,19 @@ _lock = threading.Lock()
 _peers: dict[int, ProcessWorker] = {}  # that have not ended
 _ended: dict[int, tuple[int, int]] = {}  # number and status of those that ended last: they may still be asked for
 _KEPT = 10_000
-_watching = False
+_inherited = False  # the parent of this forked process had some
+
+
+def _forget_all() -> None:
+    """In a forked child: these are the parent's."""
+    global _inherited
+    _inherited = _inherited or bool(_peers or _ended)
+    _peers.clear()
+    _ended.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
 
 
 def reason_against() -> str | None:
@@ -56,6 +68,8 @@ def reason_against() -> str | None:
         return f"processes are linked by Unix sockets, which {sys.platform} does not offer for that"
     if _weft._is_linked():
         return "this process was itself started so, and only the program's first process starts others"
+    if _inherited:
+        return "this process was forked from one that has started some; start it in another way, or before them"
     return None
 
 
@@ -76,7 +90,6 @@ class ProcessWorker(Worker):
     def __init__(self, *, with_loop: bool = False) -> None:
         self._with_loop = with_loop
         self._process: subprocess.Popen[bytes] | None = None
-        _watch_the_end()
         super().__init__()
 
     def _host(self, orders: Receiver[Order], reports: Sender[Report]) -> None:
@@ -138,33 +151,6 @@ def _flags() -> list[str]:
     return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]
 
 
-def _watch_the_end() -> None:
-    global _watching
-    with _lock:
-        if not _watching:
-            _watching = True
-            threading._register_atexit(_end_all)  # type: ignore[attr-defined]
-            os.register_at_fork(after_in_child=_forget_all)
-
-
-def _end_all() -> None:
-    """The program is about to end, and waits for all threads: those who wait for a process that nobody will end are told."""
-    with _lock:
-        workers = list(_peers.values())
-    for worker in workers:
-        for process in worker.processes():
-            group = process._group()
-            if group is not None and group._is_forsaken():
-                group._abort()
-        worker.end()
-
-
-def _forget_all() -> None:
-    """In a forked child: these are the parent's."""
-    _peers.clear()
-    _ended.clear()
-
-
 class ChildProcess(WorkProcess[T]):
     """A process with a process of the system to itself."""
 
@@ -174,8 +160,13 @@ class ChildProcess(WorkProcess[T]):
 
     def __init__(self, group: Group, name: str, spawner: FrameType, fn: Callable[..., Any]) -> None:
         check_function(fn, "process")
-        super().__init__(group, name, spawner, ProcessWorker())
+        super().__init__(group, name, spawner)
+
+    def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
+        self._worker = ProcessWorker()
+        super()._start(fn, args, is_async=is_async, chosen=chosen)
 
     def _give_up(self) -> bool:
-        self._worker.end()
+        if self._worker is not None:
+            self._worker.end()
         return True

@@ -12,16 +12,17 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from math import ceil
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, overload
 
 from weft._entry import is_async, reject_coroutine
 from weft._errors import Closed
 from weft._group import Group, function_name
 from weft._weft import Channel
-from weft._worker import ENDED, FAILED, report_failure
+from weft._worker import ENDED, FAILED, tell_error
 from weft._workers import ThreadWorker, Worker, WorkProcess, check_function
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = ["Mapping", "Pool", "Workers", "pooled"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 Place = Literal["interpreter", "process", "thread"]
 
 
@@ -166,7 +168,20 @@ class Pool(Group):
         """How many workers it has."""
         return len(self._workers)
 
-    def spawn(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def spawn(
+        self,
+        fn: Callable[[*Ts], Coroutine[Any, Any, T]],
+        /,
+        *args: *Ts,
+        name: str | None = None,
+        worker: int | None = None,
+    ) -> Process[T]: ...
+    @overload
+    def spawn(
+        self, fn: Callable[[*Ts], T], /, *args: *Ts, name: str | None = None, worker: int | None = None
+    ) -> Process[T]: ...
+    def spawn(
         self, fn: Callable[..., Any], /, *args: Any, name: str | None = None, worker: int | None = None
     ) -> Process[Any]:
         """A process in a worker.
@@ -190,6 +205,24 @@ class Pool(Group):
         self._begin(process, fn, args, is_async=is_async(fn), chosen=True)
         return process
 
+    @overload
+    def map(
+        self,
+        fn: Callable[[T], Coroutine[Any, Any, R]],
+        source: Iterable[T] | AsyncIterable[T],
+        *,
+        ordered: bool = True,
+        buffer: int | None = None,
+    ) -> Mapping[R]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[T], R],
+        source: Iterable[T] | AsyncIterable[T],
+        *,
+        ordered: bool = True,
+        buffer: int | None = None,
+    ) -> Mapping[R]: ...
     def map(
         self,
         fn: Callable[[T], Any],
@@ -319,6 +352,9 @@ class Mapping(Generic[R]):
                 report = self._receiver.recv().wait()
             except Closed:
                 raise StopIteration from None
+            except Exception:  # a result that cannot be made here
+                self.close()
+                raise
             self._note(report)
         return self._hand_out()
 
@@ -331,6 +367,9 @@ class Mapping(Generic[R]):
                 report = await self._receiver.recv()
             except Closed:
                 raise StopAsyncIteration from None
+            except Exception:  # as above
+                self.close()
+                raise
             self._note(report)
         return self._hand_out()
 
@@ -375,10 +414,8 @@ async def _feed_async(
 
 
 def _tell(results: Sender[Any], error: BaseException) -> None:
-    try:
-        report_failure(results, -1, error)
-    except Closed:
-        pass  # nobody is there to be told
+    with suppress(Closed):  # nobody is there to be told
+        tell_error(lambda error: results.send_nowait((-1, FAILED, error)), error)
 
 
 def _run(fn: Callable[[Any], Any], items: Receiver[Any], results: Sender[Any]) -> None:

@@ -237,6 +237,12 @@ class PlacedProcess(Process[T]):
         """`_start` was interrupted: whether it is certain that the process does not and will not run."""
         return True
 
+    def _abort_if_forsaken(self) -> None:
+        """At the end of the program: when nobody is left who would leave its group's block, the group ends."""
+        group = self._group()
+        if group is not None and group._is_forsaken():
+            group._abort()
+
     def _deadline_moved(self) -> None:
         """The group's deadline is another now. Whoever keeps no timer has nothing to do."""
 

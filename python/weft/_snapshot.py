@@ -108,7 +108,7 @@ def snapshot(timeout: float = 1.0) -> Snapshot:
     """
     here = local()
     deadline = monotonic() + timeout
-    workers = list(all_workers)
+    workers = all_workers()
     answers = [_Answer(worker.about) for worker in workers]
     for worker, answer in zip(workers, answers, strict=True):
         try:

@@ -68,9 +68,7 @@ def _watch_the_end() -> None:
 
 def _tell_the_forsaken() -> None:
     for process in list(_running):
-        group = process._group()
-        if group is not None and group._is_forsaken():
-            group._abort()
+        process._abort_if_forsaken()
 
 
 def _lose_group(process: ThreadProcess[Any], _: object) -> None:

@@ -486,7 +486,7 @@ class _Group:
         fn: Callable[[*_Ts], Coroutine[Any, Any, _T]],
         /,
         *args: *_Ts,
-        on: Literal["task", "thread"] | None = None,
+        on: Literal["task", "thread", "interpreter", "process", "pool"] | None = None,
         name: str | None = None,
         context: Context | None = None,
     ) -> Process[_T]:
@@ -495,18 +495,22 @@ class _Group:
         Args:
             fn: an `async def`, not yet called, or any other callable. Keyword arguments: use `functools.partial`. When
                 it returns an operation, the process performs that: `g.spawn(ch.send, 3)` sends 3.
-            on: "task", in the loop (or trio's run) the group was entered in; "thread"; or "greenlet", of gevent, in the
-                thread that spawns. None: a task for an `async def` when there is that loop, else a thread. A thread
-                runs an `async def` in an asyncio loop of its own.
+            on: "task", in the loop (or trio's run) the group was entered in; "thread"; "greenlet", of gevent, in the
+                thread that spawns; "interpreter", with a GIL of its own; "process", of the operating system; or "pool",
+                in a worker of `weft.run(workers=)`. None: a task for an `async def` when there is that loop, else a
+                thread. Everywhere but in this loop an `async def` runs in an asyncio loop of its own (in a pool, of its
+                worker). What goes to another interpreter or process crosses as sent values do, and `fn` is found there
+                by its import path.
             name: for messages; else the function's name with a number.
-            context: the context variables it runs with, a copy of them; else of the caller's.
+            context: the context variables it runs with, a copy of them; else of the caller's. Not for another
+                interpreter, process or a pool, where they are others.
 
         In a group that is being cancelled it is not started, and counts as cancelled. Its thread is not a daemon.
 
         Raises:
             RuntimeError: the group was not entered yet, or has ended.
             TypeError: `fn` cannot be called, or was called already; `context` is no context.
-            ValueError: there is no such place to run it on.
+            ValueError: there is no such place to run it on, or not with this `context`.
         """
 
     @overload
@@ -535,7 +539,7 @@ class _Group:
         fn: Callable[[*_Ts], _T],
         /,
         *args: *_Ts,
-        on: Literal["thread", "greenlet"] | None = None,
+        on: Literal["thread", "greenlet", "interpreter", "process", "pool"] | None = None,
         name: str | None = None,
         context: Context | None = None,
     ) -> Process[_T]: ...

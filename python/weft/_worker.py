@@ -3,6 +3,9 @@
 It gets its orders over one channel and reports over another. An order is a job, or the number of a job that is to be
 cancelled. When the orders are closed and all jobs have ended, so does the place.
 
+The function and its arguments, and what comes of it, are packed (`_crossing.pack`), so that a job fails alone when they cannot be
+made again on the other side. A thread of the same interpreter gets the objects themselves.
+
 A job runs in a thread of its own, a coroutine in a loop of that thread's own (`work`). A worker of a pool has one loop
 and one run queue for all its coroutines (`work_in_loop`).
 """
@@ -16,11 +19,12 @@ import atexit
 import sys
 import threading
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weft import _crossing, _weft
 from weft._entry import is_async
-from weft._errors import Closed
+from weft._errors import Closed, RemoteError
 from weft._group import Group
 from weft._thread import ThreadProcess
 
@@ -31,12 +35,12 @@ if TYPE_CHECKING:
     from weft._process import Process
     from weft._weft import Receiver, Sender
 
-    Job = tuple[int, str, bytes, list[memoryview], list[Any]]  # number, name, and (function, arguments) as a pickle
+    Job = tuple[int, str, Any]  # number, name, and (function, arguments), packed
     Order = Job | int
-    Report = tuple[int, int, Any]  # a job's number, what it came to, and the value or the error
+    Report = tuple[int, int, Any]  # a job's number, what it came to, and the value or the error, packed
     Setting = tuple[Receiver[Order], Sender[Report], tuple[str | None, str | None], bool]  # with a loop?
 
-__all__ = ["CANCELLED", "ENDED", "FAILED", "main", "report_failure", "work", "work_in_loop"]
+__all__ = ["CANCELLED", "ENDED", "FAILED", "Reporter", "main", "tell_error", "work", "work_in_loop"]
 
 T = TypeVar("T")
 
@@ -46,42 +50,60 @@ ENDED, FAILED, CANCELLED = range(3)
 class JobProcess(ThreadProcess[T]):
     """A job in its thread. It fails for those who ordered it, not for the group it stands in here."""
 
-    __slots__ = ("number", "reports")
+    __slots__ = ("reporter",)
 
-    number: int
-    reports: Sender[Report]
+    reporter: Reporter
 
     def _finish(self, value: T | None = None, error: BaseException | None = None, *, cancelled: bool = False) -> None:
         try:
-            with self.reports:
-                if cancelled:
-                    self.reports.send_nowait((self.number, CANCELLED, None))
-                elif error is not None:
-                    report_failure(self.reports, self.number, error)
-                else:
-                    report_result(self.reports, self.number, value)
-        except Closed:
-            pass  # who ordered it is gone
+            self.reporter.tell(value, error, cancelled=cancelled)
         finally:
             super()._finish(cancelled=cancelled)
 
 
-def report_result(reports: Sender[Report], number: int, value: object) -> None:
-    """Tell what a job has returned. A value that cannot leave is an error of the job."""
-    try:
-        reports.send_nowait((number, ENDED, value))
-    except Exception as unfit:
-        report_failure(reports, number, unfit)
+class Reporter:
+    """Tells those who ordered a job what it came to. `packs`: they are in another place.
+
+    Attributes:
+        begun: whether the job itself sees to it that it is told. A coroutine that is cancelled before its first step does not.
+    """
+
+    def __init__(self, reports: Sender[Report], number: int, *, packs: bool) -> None:
+        self._reports = reports.clone()
+        self._number = number
+        self._packs = packs
+        self.begun = False
+
+    def tell(self, value: object = None, error: BaseException | None = None, *, cancelled: bool = False) -> None:
+        """Called once. A value that cannot leave is an error of the job."""
+        with suppress(Closed), self._reports:  # else who ordered it is gone
+            if cancelled:
+                self._send(CANCELLED, None)
+                return
+            if error is None:
+                try:
+                    self._send(ENDED, value)
+                    return
+                except Closed:
+                    raise
+                except Exception as unfit:
+                    error = unfit
+            tell_error(partial(self._send, FAILED), error)
+
+    def _send(self, kind: int, outcome: object) -> None:
+        self._reports.send_nowait((self._number, kind, _crossing.pack(outcome) if self._packs else outcome))
 
 
-def report_failure(reports: Sender[Report], number: int, error: BaseException) -> None:
-    """Tell that a job has failed. An error that cannot be told is told in other words."""
+def tell_error(tell: Callable[[BaseException], None], error: BaseException) -> None:
+    """Tell of an error. One that cannot be told is told in other words."""
     try:
-        reports.send_nowait((number, FAILED, error))
+        tell(error)
+    except Closed:
+        raise
     except Exception:
-        instead = _crossing.RemoteError(f"{type(error).__qualname__}: {error}")
+        instead = RemoteError(f"{type(error).__qualname__}: {error}")
         instead.__cause__ = _crossing.RemoteTraceback(_crossing.traceback_of(error) or repr(error))
-        reports.send_nowait((number, FAILED, instead))
+        tell(instead)
 
 
 def main(setting: Setting) -> None:
@@ -118,7 +140,7 @@ def _until_over(
 def work(orders: Receiver[Order], reports: Sender[Report], guard: AbstractContextManager[object] | None = None) -> None:
     """Work until there are no more orders. `guard` is left when they end, before the jobs are waited for."""
     with reports, orders, Group("worker") as group, guard or nullcontext():
-        jobs = Jobs(group, reports, with_loop=False)
+        jobs = Jobs(group, reports, with_loop=False, packed=True)
         for order in orders:
             jobs.carry_out(order)
             del order
@@ -126,19 +148,23 @@ def work(orders: Receiver[Order], reports: Sender[Report], guard: AbstractContex
 
 
 def work_in_loop(
-    orders: Receiver[Order], reports: Sender[Report], guard: AbstractContextManager[object] | None = None
+    orders: Receiver[Order],
+    reports: Sender[Report],
+    guard: AbstractContextManager[object] | None = None,
+    *,
+    packed: bool = True,
 ) -> None:
-    """The same, with a loop for what is a coroutine."""
+    """The same, with a loop for what is a coroutine. `packed`: for another place."""
     import asyncio
 
-    asyncio.run(_work_in_loop(orders, reports, guard))
+    asyncio.run(_work_in_loop(orders, reports, guard, packed=packed))
 
 
 async def _work_in_loop(
-    orders: Receiver[Order], reports: Sender[Report], guard: AbstractContextManager[object] | None
+    orders: Receiver[Order], reports: Sender[Report], guard: AbstractContextManager[object] | None, *, packed: bool
 ) -> None:
     async with reports, orders, Group("worker") as group:
-        jobs = Jobs(group, reports, with_loop=True)
+        jobs = Jobs(group, reports, with_loop=True, packed=packed)
         with guard or nullcontext():
             async for order in orders:
                 jobs.carry_out(order)
@@ -149,53 +175,57 @@ async def _work_in_loop(
 class Jobs:
     """The jobs of a place that have not ended."""
 
-    def __init__(self, group: Group, reports: Sender[Report], *, with_loop: bool) -> None:
+    def __init__(self, group: Group, reports: Sender[Report], *, with_loop: bool, packed: bool) -> None:
         self._group = group
         self._reports = reports
         self._with_loop = with_loop
-        self._running: dict[int, Process[Any]] = {}
+        self._packed = packed
+        self._running: dict[int, tuple[Process[Any], Reporter]] = {}
 
     def carry_out(self, order: Order) -> None:
         """Start a job, or cancel one."""
         if isinstance(order, int):
-            process = self._running.get(order)
-            if process is not None:
+            if order in self._running:
+                process, reporter = self._running[order]
                 process.cancel()
+                if not reporter.begun:  # nor will it
+                    reporter.tell(cancelled=True)
             return
-        number, name, content, blocks, ends = order
+        number, name, job = order
         del order
+        reporter = Reporter(self._reports, number, packs=self._packed)
         try:
-            function, arguments = _crossing.unpickle(content, blocks, ends) if content else ends
+            function, arguments = _crossing.unpack(job) if self._packed else job
         except Exception as error:
-            report_failure(self._reports, number, error)
+            reporter.tell(error=error)
             return
-        for ended in [number for number, process in self._running.items() if process.done]:
+        del job
+        for ended in [number for number, (process, _) in self._running.items() if process.done]:
             del self._running[ended]
-        reports = self._reports.clone()
         if self._with_loop and is_async(function):
-            self._running[number] = self._group.spawn(_job, function, arguments, number, reports, name=name)
+            self._running[number] = self._group.spawn(_job, function, arguments, reporter, name=name), reporter
             return
-        process = JobProcess[Any](self._group, name, sys._getframe(), self._group._scope)
-        process.number, process.reports = number, reports
-        self._running[number] = process
-        self._group._begin(process, function, arguments, is_async=is_async(function), chosen=True)
+        job_process = JobProcess[Any](self._group, name, sys._getframe(), self._group._scope)
+        job_process.reporter = reporter
+        reporter.begun = True
+        self._running[number] = job_process, reporter
+        self._group._begin(job_process, function, arguments, is_async=is_async(function), chosen=True)
 
 
-async def _job(function: Callable[..., Any], arguments: tuple[Any, ...], number: int, reports: Sender[Report]) -> None:
+async def _job(function: Callable[..., Any], arguments: tuple[Any, ...], reporter: Reporter) -> None:
     """A coroutine's job. It fails for those who ordered it, not for the group it stands in here."""
     from asyncio import CancelledError
 
-    with reports:
+    reporter.begun = True
+    try:
         try:
-            try:
-                result = await function(*arguments)
-            finally:
-                del function, arguments  # the ends among them are closed before the end is told
-            report_result(reports, number, result)
-        except CancelledError:
-            with suppress(Closed):  # who ordered it is gone
-                reports.send_nowait((number, CANCELLED, None))
-            raise
-        except BaseException as error:
-            with suppress(Closed):
-                report_failure(reports, number, error)
+            result = await function(*arguments)
+        finally:
+            del function, arguments  # the ends among them are closed before the end is told
+    except CancelledError:
+        reporter.tell(cancelled=True)
+        raise
+    except BaseException as error:
+        reporter.tell(error=error)
+    else:
+        reporter.tell(result)

@@ -9,8 +9,8 @@ A worker gets its jobs, and tells what they came to, over two channels, whatever
 
 from __future__ import annotations
 
+import os
 import threading
-import weakref
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from weft import _crossing, _weft
-from weft._errors import Closed, NoReceivers, PeerDied
+from weft._errors import Closed, NoReceivers, PeerDied, RemoteError
 from weft._process import PlacedProcess
 from weft._weft import Channel
 from weft._worker import CANCELLED, ENDED, FAILED, work_in_loop
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from weft._group import Group
     from weft._weft import Receiver, Sender
-    from weft._worker import Job, Order, Report
+    from weft._worker import Order, Report
 
 __all__ = ["OWN", "Outcome", "ThreadWorker", "WorkProcess", "Worker", "all_workers", "check_function"]
 
@@ -36,7 +36,58 @@ T = TypeVar("T")
 
 OWN = "weft's own"  # how the channels begin that the program has nothing to do with
 
-all_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+_lock = threading.Lock()
+_all: set[Worker] = set()  # that have not ended
+_watching = False
+_ending = False
+
+
+def all_workers() -> list[Worker]:
+    """Those that have not ended."""
+    with _lock:
+        return list(_all)
+
+
+def _enlist(worker: Worker) -> None:
+    """There is one more, unless the program is about to end."""
+    global _watching
+    with _lock:
+        if _ending:
+            raise RuntimeError(f"the program is about to end: it starts no {worker._kind} any more")
+        if not _watching:
+            _watching = True
+            # As in `_thread`.
+            register = getattr(threading, "_register_atexit", None)
+            if register is not None:
+                register(_end_all)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(
+                    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget_all
+                )
+        _all.add(worker)
+
+
+def _delist(worker: Worker) -> None:
+    with _lock:
+        _all.discard(worker)
+
+
+def _end_all() -> None:
+    """The program is about to end, and waits for all threads."""
+    global _ending
+    with _lock:
+        _ending = True
+        workers = list(_all)
+    for worker in workers:
+        for process in worker.processes():
+            process._abort_if_forsaken()
+        worker.end()
+
+
+def _forget_all() -> None:
+    """In a forked child: the threads that look after them are in the parent."""
+    _all.clear()
+    _lock.release()
 
 
 def check_function(fn: Callable[..., Any], place: str) -> None:
@@ -53,17 +104,6 @@ def check_function(fn: Callable[..., Any], place: str) -> None:
             f"on={place!r} finds a function by its import path, and {fn!r} was typed in (or given with -c): put it in a "
             "file"
         )
-
-
-def _job(number: int, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Job:
-    """An order that can be read in any place; whether the function is found there, and the arguments can be made, is told
-    by the one who runs it."""
-    try:
-        _, content, blocks, ends = _crossing.flatten((fn, args), whole=True, inside=False)
-    except Exception as error:
-        _weft._check_crossing(args)  # says which part is at fault
-        raise _crossing.blame(error, "") from error
-    return number, name, content, [memoryview(block) for block in blocks], ends
 
 
 class Outcome(Protocol):
@@ -87,15 +127,20 @@ class Worker:
         self._jobs: dict[int, Outcome] = {}
         self._broken: BaseException | None = None
         self._over = False
-        all_workers.add(self)
         orders = Channel["Order"].unbounded(name=f"{OWN} {self._kind}: orders")
         reports = Channel["Report"].unbounded(name=f"{OWN} {self._kind}: reports")
         if self._kind != "thread":
             _weft._share(orders)  # or what is ordered before the worker is there would be looked at by its thread
         self._orders = orders.sender()
         ends = (orders.receiver(), reports.sender())
-        threading.Thread(target=self._be, args=ends, name=f"weft {self._kind}", daemon=False).start()
-        threading.Thread(target=self._hear, args=(reports.receiver(),), name="weft reports", daemon=False).start()
+        _enlist(self)
+        try:
+            threading.Thread(target=self._be, args=ends, name=f"weft {self._kind}", daemon=False).start()
+            threading.Thread(target=self._hear, args=(reports.receiver(),), name="weft reports", daemon=False).start()
+        except BaseException:
+            self.end()
+            _delist(self)
+            raise
 
     def _be(self, orders: Receiver[Order], reports: Sender[Report]) -> None:
         """The thread that the worker is, or that looks after it."""
@@ -121,13 +166,11 @@ class Worker:
                     was_work = isinstance(process, PlacedProcess)  # else a question in between
                     if was_work:
                         self._is_idle()
-                    _finish(process, kind, outcome)
+                    self._finish(process, kind, outcome)
                     del process, outcome
             except PeerDied as death:
                 self._broken = death
-            except BaseException as error:  # a report that cannot be made here: whose it is nobody can say
-                self._broken = error
-                self._orders.close()
+        _delist(self)
         with self._lock:
             self._over = True
             left, self._jobs = self._jobs, {}
@@ -137,27 +180,46 @@ class Worker:
     def _end_of_job(self) -> BaseException:
         if isinstance(self._broken, PeerDied):
             return PeerDied(self._broken.pid, self._broken.exitcode)
-        error = _crossing.RemoteError(f"the {self._kind} it ran in ended before it did")
+        error = RemoteError(f"the {self._kind} it ran in ended before it did")
         error.__cause__ = self._broken
         return error
 
-    def _job(self, number: int, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Job:
-        return _job(number, name, fn, args)
+    def _finish(self, process: Outcome, kind: int, outcome: Any) -> None:
+        if kind == CANCELLED:
+            process._finish(cancelled=True)
+            return
+        try:
+            outcome = self._unpack(outcome)
+        except Exception as error:
+            kind, outcome = FAILED, RemoteError(f"what it came to could not be made again here: {error!r}")
+            outcome.__cause__ = error
+        if kind == ENDED:
+            process._finish(outcome)
+        else:
+            process._finish(error=outcome)
+
+    # What goes there and comes back; for another place as it says here.
+
+    def _pack(self, value: Any) -> Any:
+        return _crossing.pack(value)
+
+    def _unpack(self, packed: Any) -> Any:
+        return _crossing.unpack(packed)
 
     def run(self, process: Outcome, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> int:
         """Have a job done for a process. Its number, with which it can be cancelled."""
         number = next(self._numbers)
         with self._lock:
             if self._over:
-                raise _crossing.RemoteError(f"the {self._kind} has ended") from self._broken
+                raise RemoteError(f"the {self._kind} has ended") from self._broken
             self._jobs[number] = process
         try:
-            self._orders.send_nowait(self._job(number, name, fn, args))
+            self._orders.send_nowait((number, name, self._pack((fn, args))))
         except BaseException as error:
             with self._lock:
                 self._jobs.pop(number, None)
             if isinstance(error, NoReceivers):
-                raise _crossing.RemoteError(f"the {self._kind} has ended") from error.__cause__
+                raise RemoteError(f"the {self._kind} has ended") from error.__cause__
             raise
         return number
 
@@ -188,46 +250,42 @@ class Worker:
         self._orders.close()
 
 
-def _finish(process: Outcome, kind: int, outcome: Any) -> None:
-    if kind == ENDED:
-        process._finish(outcome)
-    elif kind == FAILED:
-        process._finish(error=outcome)
-    elif kind == CANCELLED:
-        process._finish(cancelled=True)
-
-
 class ThreadWorker(Worker):
     """A thread with a loop, in this interpreter."""
 
     _kind = "thread"
 
-    def _job(self, number: int, name: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> Job:
-        return number, name, b"", [], [fn, args]  # the objects themselves
+    def _pack(self, value: Any) -> Any:
+        return value
+
+    def _unpack(self, packed: Any) -> Any:
+        return packed
 
     def _host(self, orders: Receiver[Order], reports: Sender[Report]) -> None:
-        work_in_loop(orders, reports)
+        work_in_loop(orders, reports, packed=False)
 
 
 class WorkProcess(PlacedProcess[T]):
-    """A process that a worker runs."""
+    """A process that a worker runs, which is the pool's."""
 
     __slots__ = ("_number", "_worker")
 
     _place = "pool"
 
-    def __init__(self, group: Group, name: str, spawner: FrameType, worker: Worker) -> None:
+    def __init__(self, group: Group, name: str, spawner: FrameType, worker: Worker | None = None) -> None:
         super().__init__(group, name, spawner)
         self._worker = worker
         self._number = 0  # none yet
 
     def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:
-        number = self._worker.run(self, self._name, fn, args)
+        worker = self._worker
+        assert worker is not None
+        number = worker.run(self, self._name, fn, args)
         with self._lock:
             self._number = number
             asked = self._cancel_asked
         if asked:
-            self._worker.cancel(number)
+            worker.cancel(number)
 
     def cancel(self) -> None:
         """See `Process.cancel`."""
@@ -235,4 +293,5 @@ class WorkProcess(PlacedProcess[T]):
             self._cancel_asked = True
             number = self._number
         if number and not self._done:
+            assert self._worker is not None
             self._worker.cancel(number)

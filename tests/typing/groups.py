@@ -56,6 +56,22 @@ async def what_returns_an_operation_gives_what_that_completes_with(ch: weft.Chan
         group.spawn(ch.send, 3)  # type: ignore[arg-type]
 
 
+async def a_place_elsewhere_changes_no_type(group: weft.Group) -> None:
+    assert_type(group.spawn(fetch, "here", 2, on="process"), weft.Process[bytes])
+    assert_type(group.spawn(fetch, "here", on="interpreter"), weft.Process[bytes])
+    assert_type(group.spawn(count, b"1", on="process"), weft.Process[int])
+    assert_type(group.spawn(count, b"1", on="interpreter"), weft.Process[int])
+    assert_type(group.spawn(count, b"1", on="pool"), weft.Process[int])
+    async with weft.Pool(2, on="process") as pool:
+        assert_type(pool.spawn(fetch, "here", 2), weft.Process[bytes])
+        assert_type(pool.spawn(count, b"1", worker=1), weft.Process[int])
+        pool.spawn(count, "1")  # type: ignore[call-overload]
+        for length in pool.map(count, [b"1"]):
+            assert_type(length, int)
+        async for content in pool.map(fetch, ["here"]):
+            assert_type(content, bytes)
+
+
 def spawn_checks_the_arguments(group: weft.Group) -> None:
     group.spawn(fetch)  # type: ignore[call-arg, arg-type]
     group.spawn(fetch, 1)  # type: ignore[arg-type]
