@@ -389,3 +389,34 @@ def counted(ch):
     for _ in ch:
         count += 1
     return count
+
+
+# --- outcomes -------------------------------------------------------------------------------------------------------
+
+
+class Refused:
+    """It can be sent, and be made again nowhere."""
+
+    def __reduce__(self):
+        return refuse, ()
+
+
+class RefusedError(Exception):
+    def __init__(self):
+        super().__init__(Refused())
+
+
+def refuse():
+    raise LookupError("it cannot be made again")
+
+
+def gives_what_is_refused():
+    return [Refused()]
+
+
+def raises_what_is_refused():
+    raise RefusedError
+
+
+async def gives_what_is_refused_soon(_=None):
+    return [Refused()]
