@@ -9,44 +9,43 @@ only a cancellation ends a process as such.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import sys
 import threading
-import time
 
 import weft
 
 CANCELLED = (asyncio.CancelledError, weft.Cancelled)
 
 
-def in_thread(script, *args):
-    running = script(*args)
-    step, given = running.send, None
-    try:
-        while True:
-            op = step(given)
-            try:
-                step, given = running.send, op.wait()
-            except BaseException as error:
-                step, given = running.throw, error
-            del op
-    except StopIteration as end:
-        return True, end.value
-    except CANCELLED:
-        raise
-    except BaseException as error:
-        return False, error
-
-
 async def in_task(script, *args):
+    """Each operation is awaited."""
+    return await _performed(script, args, lambda op: op)
+
+
+def in_thread(script, *args):
+    """Each operation blocks the thread, so that the coroutine ends without having waited for anything."""
+
+    async def waited(op):
+        return op.wait()
+
+    try:
+        _performed(script, args, waited).send(None)
+    except StopIteration as end:
+        return end.value
+
+
+async def _performed(script, args, how):
+    """Whether the script ended well, and its result or error."""
     running = script(*args)
     step, given = running.send, None
     try:
         while True:
             op = step(given)
             try:
-                step, given = running.send, await op
+                step, given = running.send, await how(op)
             except BaseException as error:
                 step, given = running.throw, error
             del op
@@ -114,27 +113,25 @@ def choosing_often(count, policy, *cases):
 
 
 def facing(count, a, b, first):
-    """Selects that send on one channel and receive from the other; what it sent and what it got."""
-    sent, got = [], []
+    """Gives on one channel and takes from the other."""
     give, take = (a, b) if first else (b, a)
-    for number in range(count):
-        case, value = yield weft.select(give.send(number), take.recv())
-        if case == 0:
-            sent.append(number)
-        else:
-            got.append(value)
-    return sent, got
+    return _trading(give, take, range(count))
 
 
 def swapping(ch, mine, count):
     """Sends and receives on one channel, whichever comes; it never meets itself."""
+    return _trading(ch, ch, [(mine, number) for number in range(count)])
+
+
+def _trading(give, take, values):
+    """Selects, each of a send and a receive; what was sent and what came."""
     sent, got = [], []
-    for number in range(count):
-        case, value = yield weft.select(ch.send((mine, number)), ch.recv())
+    for value in values:
+        case, came = yield weft.select(give.send(value), take.recv())
         if case == 0:
-            sent.append((mine, number))
+            sent.append(value)
         else:
-            got.append(value)
+            got.append(came)
     return sent, got
 
 
@@ -176,7 +173,7 @@ def storm_of_sends(ch, first, count, seed):
     """Sends with little patience. What it gave, also when it is cancelled."""
     patience = random.Random(seed)
     gave = []
-    try:
+    with _stopped_at_any_moment():
         for value in range(first, first + count):
             if patience.random() < 0.5:
                 yield ch.send(value)
@@ -185,18 +182,14 @@ def storm_of_sends(ch, first, count, seed):
                 case, _ = yield weft.select(ch.send(value), weft.after(patience.random() / 2000))
                 if case == 0:
                     gave.append(value)
-    except (*CANCELLED, weft.Closed):
-        pass
-    except BaseException as error:
-        if not _ends_a_task(error):
-            raise
     return gave
 
 
 def storm_of_receives(ch, seed):
+    """The same for receives, until the channel is closed. What it took."""
     patience = random.Random(seed)
     took = []
-    try:
+    with _stopped_at_any_moment():
         while True:
             if patience.random() < 0.5:
                 took.append((yield ch.recv()))
@@ -204,25 +197,24 @@ def storm_of_receives(ch, seed):
                 case, value = yield weft.select(weft.after(patience.random() / 2000), ch.recv())
                 if case == 1:
                     took.append(value)
-    except (*CANCELLED, weft.Closed):
-        pass
-    except BaseException as error:
-        if not _ends_a_task(error):
-            raise
     return took
 
 
-def _ends_a_task(error):
-    """Trio's and gevent's cancellation, which other places have never heard of."""
-    return type(error).__name__ in ("Cancelled", "GreenletExit")
+@contextlib.contextmanager
+def _stopped_at_any_moment():
+    """By a cancellation, or because the channel is closed."""
+    try:
+        yield
+    except (*CANCELLED, weft.Closed):
+        pass
+    except BaseException as error:
+        # Trio's and gevent's cancellation, which other places have never heard of.
+        if type(error).__name__ not in ("Cancelled", "GreenletExit"):
+            raise
 
 
 def never():
     yield weft.never()
-
-
-def napping(seconds):
-    yield weft.after(seconds)
 
 
 def passing_ends(ch, end):
@@ -240,7 +232,7 @@ def double(n):
 
 async def double_soon(n):
     await asyncio.sleep(0)
-    return 2 * n
+    return double(n)
 
 
 def boom(text):
@@ -248,7 +240,7 @@ def boom(text):
 
 
 async def boom_soon(text):
-    raise LookupError(text)
+    boom(text)
 
 
 def exits():
@@ -285,8 +277,7 @@ def holds_and_fails(end, started):
 
 
 def holds_and_parks(end, started):
-    started.send_nowait("started")
-    weft.never().wait()
+    park(started)
 
 
 def who_am_i():
@@ -295,10 +286,6 @@ def who_am_i():
 
 async def uses_executors(n):
     return await asyncio.to_thread(double, n)
-
-
-def returns_operation(ch):
-    return ch.recv()
 
 
 def sum_of(ch):
@@ -336,20 +323,6 @@ def spawns_boom():
         group.spawn(boom, "two away", on="interpreter")
 
 
-def cancels_its_group(ch):
-    with weft.Group() as group:
-        group.spawn(in_thread, never)
-        group.spawn(in_task, never)
-        group.cancel_after(0)
-    return group.cancelled
-
-
-def busy(started):
-    started.send_nowait("started")
-    while True:
-        pass
-
-
 def leaves_things(ch, full):
     """Leaves behind a loop with parked tasks, full channels, ends, operations that were never performed."""
     import warnings
@@ -377,18 +350,6 @@ def leaves_things(ch, full):
 
 
 left = []
-
-
-def naps(seconds):
-    time.sleep(seconds)
-
-
-def counted(ch):
-    """How many it received, one after the other."""
-    count = 0
-    for _ in ch:
-        count += 1
-    return count
 
 
 # --- outcomes -------------------------------------------------------------------------------------------------------

@@ -35,6 +35,9 @@ from typing import Any
 
 import pytest
 import weft
+from abroad import draining as draining
+from abroad import receiving as receiving
+from abroad import sending as sending
 from weft.testing import conformance
 from weft.testing.conformance import PAUSE as PAUSE  # for the tests, as Within
 from weft.testing.conformance import Script
@@ -166,33 +169,11 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return SINGLES[name]().new_loop
 
 
-# --- scripts most tests need ----------------------------------------------------------------------------------------
+# --- a script most tests need; the others are those that run in other places as well ---------------------------------
 
 
 def perform(op) -> Script:
     return (yield op)
-
-
-def sending(ch, *values) -> Script:
-    for value in values:
-        yield ch.send(value)
-
-
-def receiving(ch, count: int) -> Script:
-    got = []
-    for _ in range(count):
-        got.append((yield ch.recv()))
-    return got
-
-
-def draining(ch) -> Script:
-    """Everything until the channel is closed."""
-    got = []
-    try:
-        while True:
-            got.append((yield ch.recv()))
-    except weft.Closed:
-        return got
 
 
 # --- parties --------------------------------------------------------------------------------------------------------
