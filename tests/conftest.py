@@ -14,6 +14,9 @@ import textwrap
 import pytest
 import worlds
 
+# Tests, and what is asserted for them, in files that are not called `test_`: say what was compared when it fails.
+pytest.register_assert_rewrite("laws_between", "places")
+
 # What a shell starts in the background ignores Ctrl-C, and so would the programs that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

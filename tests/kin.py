@@ -14,23 +14,8 @@ import threading
 import time
 
 import weft
-
-
-class Pickled:
-    """Nothing special: pickle takes it apart."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def __eq__(self, other):
-        return type(other) is Pickled and other.value == self.value
-
-    __hash__ = None
-
-
-class Boom(Exception):
-    pass
-
+from abroad import receiving, sending
+from freight import Boom
 
 # --- values ---------------------------------------------------------------------------------------------------------
 
@@ -142,15 +127,12 @@ async def nowait_soon(ch, back):
 
 
 def sending_then_leaving(tx, *values):
-    for value in values:
-        yield tx.send(value)
+    yield from sending(tx, *values)
     tx.close()
 
 
 def receiving_then_leaving(rx, count):
-    got = []
-    for _ in range(count):
-        got.append((yield rx.recv()))
+    got = yield from receiving(rx, count)
     rx.close()
     return got
 
@@ -188,8 +170,7 @@ def open_ends(ways, ch):
 
 
 def hold(end, started):
-    started.send_nowait(os.getpid())
-    weft.never().wait()
+    waits(started)
 
 
 # --- a select of what is in the root and what is not ------------------------------------------------------------------
@@ -224,24 +205,30 @@ def _until_closed(gate):
 
 
 def against_descriptor(ch, started, first):
-    read, write = os.pipe()
-    try:
-        if first == "descriptor":
-            os.write(write, b"x")
-        started.send_nowait("started")
+    with _descriptor(first, started) as read:
         return weft.select(ch.recv(), weft.readable(read)).wait()[0]
-    finally:
-        os.close(read)
-        os.close(write)
 
 
 async def against_descriptor_soon(ch, started, first):
-    read, write = os.pipe()
-    try:
+    with _descriptor(first, started) as read:
+        return (await weft.select(weft.readable(read), ch.recv()))[0]
+
+
+@contextlib.contextmanager
+def _descriptor(first, started):
+    """There is something to read when it is to be the first."""
+    with _pipe() as (read, write):
         if first == "descriptor":
             os.write(write, b"x")
         started.send_nowait("started")
-        return (await weft.select(weft.readable(read), ch.recv()))[0]
+        yield read
+
+
+@contextlib.contextmanager
+def _pipe():
+    read, write = os.pipe()
+    try:
+        yield read, write
     finally:
         os.close(read)
         os.close(write)
@@ -261,36 +248,20 @@ def storm_of_mixed(ch, kind, count, seed):
     the other one came first."""
     dice = random.Random(seed)
     taken, others = [], 0
-    read, write = os.pipe()
-    os.set_blocking(read, False)
-    try:
+    with _pipe() as (read, write):
+        os.set_blocking(read, False)
         for _ in range(count):
-            late = dice.random() / 2000
-            if kind == "timer":
-                other, done = weft.after(late), None
-            elif kind == "event":
-                event = weft.Event()
-                other, done = event.wait(), _soon(late, event.set)
-            elif kind == "descriptor":
-                other, done = weft.readable(read), _soon(late, os.write, write, b"x")
-            else:
-                raise ValueError(kind)
-            try:
-                case, value = weft.select(*_in_any_order(dice, ch.recv(), other)).wait()
-            except weft.Closed:
-                break
-            finally:
-                if done is not None:
-                    done.join()
-                with contextlib.suppress(BlockingIOError):
-                    os.read(read, 100)
+            with _coming(kind, dice.random() / 2000, read, write) as other:
+                try:
+                    _, value = weft.select(*_in_any_order(dice, ch.recv(), other)).wait()
+                except weft.Closed:
+                    break
+            with contextlib.suppress(BlockingIOError):
+                os.read(read, 100)
             if isinstance(value, tuple) and value and value[0] == "value":
                 taken.append(value[1])
             else:
                 others += 1
-    finally:
-        os.close(read)
-        os.close(write)
     return taken, others
 
 
@@ -298,10 +269,22 @@ def _in_any_order(dice, *ops):
     return ops if dice.random() < 0.5 else ops[::-1]
 
 
-def _soon(seconds, call, *args):
-    timer = threading.Timer(seconds, call, args)
+@contextlib.contextmanager
+def _coming(kind, seconds, read=None, write=None):
+    """Something of the child's own that comes after so many seconds."""
+    if kind == "timer":
+        yield weft.after(seconds)
+        return
+    if kind == "event":
+        event = weft.Event()
+        other, timer = event.wait(), threading.Timer(seconds, event.set)
+    else:
+        other, timer = weft.readable(read), threading.Timer(seconds, os.write, (write, b"x"))
     timer.start()
-    return timer
+    try:
+        yield other
+    finally:
+        timer.join()
 
 
 def storm_of_offers(ch, kind, first, count, seed):
@@ -309,20 +292,12 @@ def storm_of_offers(ch, kind, first, count, seed):
     dice = random.Random(seed)
     given = []
     for number in range(first, first + count):
-        late = dice.random() / 2000
-        done = None
-        if kind == "timer":
-            other = weft.after(late)
-        else:
-            event = weft.Event()
-            other, done = event.wait(), _soon(late, event.set)
-        offer = ch.send(number)
-        where = 0 if dice.random() < 0.5 else 1
-        case, _ = weft.select(*((offer, other) if where == 0 else (other, offer))).wait()
+        with _coming(kind, dice.random() / 2000) as other:
+            offer = ch.send(number)
+            where = 0 if dice.random() < 0.5 else 1
+            case, _ = weft.select(*((offer, other) if where == 0 else (other, offer))).wait()
         if case == where:
             given.append(number)
-        if done is not None:
-            done.join()
     return given
 
 
@@ -382,7 +357,7 @@ def call(function):
 
 
 async def call_soon(function):
-    return function()
+    return call(function)
 
 
 # --- death ----------------------------------------------------------------------------------------------------------
@@ -449,7 +424,7 @@ def dies_on_seven(item):
 
 
 async def dies_soon_on_seven(item):
-    return dies_on(7, item)
+    return dies_on_seven(item)
 
 
 def large(size):
@@ -470,19 +445,20 @@ def who():
 
 
 def until_cancelled(started, told):
-    started.send_nowait(os.getpid())
-    try:
-        weft.never().wait()
-    except weft.Cancelled:
-        told.send_nowait("cancelled")
-        raise
+    with _telling(weft.Cancelled, told):
+        waits(started)
 
 
 async def until_cancelled_soon(started, told):
-    started.send_nowait(os.getpid())
+    with _telling(asyncio.CancelledError, told):
+        await waits_soon(started)
+
+
+@contextlib.contextmanager
+def _telling(kind, told):
     try:
-        await asyncio.get_running_loop().create_future()
-    except asyncio.CancelledError:
+        yield
+    except kind:
         told.send_nowait("cancelled")
         raise
 
@@ -493,7 +469,7 @@ def square(n):
 
 async def square_soon(n):
     await asyncio.sleep(0)
-    return n * n
+    return square(n)
 
 
 def boom(text):

@@ -1,7 +1,8 @@
 """Processes of the system: the laws across their borders, what crosses, and what is left when one of them dies.
 
 A pool of three children serves most tests, so that not each has to wait for a start; who is to be killed is started anew.
-The scripts that parties perform there are in `abroad.py` and `kin.py`.
+The scripts that parties perform there are in `abroad.py` and `kin.py`, and what is tested just so with interpreters in
+`laws_between.py`.
 """
 
 import array
@@ -14,18 +15,18 @@ import random
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
-import time
-import traceback
 import uuid
-from pathlib import Path
 
 import abroad
+import freight
 import kin
+import laws_between
 import pytest
 import weft
 import worlds
+from laws_between import *  # noqa: F403
+from places import DRIVERS, LINUX, Resident, at_home, drained, failure_of, source, spin, text_of
 from weft import _os_process
 from worlds import IN_PYTHON, LIMIT, parked, until, until_parked
 
@@ -35,44 +36,11 @@ pytestmark = [
     pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="processes are linked by Unix sockets"),
 ]
 
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, which only Linux has")
-
 ROUNDS = int(os.environ.get("WEFT_ROUNDS", "50"))
 SOON = 5  # seconds: what is promised at once has long happened
-DRIVERS = {"thread": abroad.in_thread, "task": abroad.in_task}
 
 
 # --- parties --------------------------------------------------------------------------------------------------------
-
-
-class Resident:
-    """A party in a child."""
-
-    def __init__(self, process):
-        self.process = process
-
-    @property
-    def done(self):
-        return self.process.done
-
-    def cancel(self):
-        self.process.cancel()
-
-    def join(self):
-        until(lambda: self.process.done, f"{self.process} ends")
-        well, result = self.process.result()
-        if not well:
-            raise result
-        return result
-
-    def failure(self):
-        until(lambda: self.process.done, f"{self.process} ends")
-        try:
-            well, result = self.process.result()
-        except weft.Cancelled as cancelled:
-            return cancelled
-        assert not well, f"{self.process} should have failed, but returned {result!r}"
-        return result
 
 
 class Child:
@@ -115,12 +83,8 @@ def child(pool):
 
 @pytest.fixture(params=["threads", "asyncio"])
 def here(request):
-    world = worlds.make_world(request.param)
-    world.open()
-    try:
+    with at_home(request.param) as world:
         yield world
-    finally:
-        world.close()
 
 
 @pytest.fixture(params=["out", "in", "between"])
@@ -144,23 +108,6 @@ def dying_group():
         assert deaths is not None, "nothing has died"
         if rest is not None:
             raise
-
-
-def spin(condition, what=""):
-    """As `until`, without a turn for the parties here."""
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, f"did not happen: {what or condition}"
-        time.sleep(0.0002)
-
-
-def drained(ch):
-    left = []
-    try:
-        while True:
-            left.append(ch.recv_nowait())
-    except (weft.Closed, weft.WouldBlock):
-        return left
 
 
 def is_gone(pid):
@@ -197,7 +144,7 @@ VALUES = [
     *((), (1, ("two", [3])), [1, [2]], {"a": {1: None}}, {1, "a"}, frozenset({2})),
     *(decimal.Decimal("1.10"), uuid.UUID(int=5), datetime.date(2026, 1, 2)),
     *(datetime.datetime(2026, 1, 2, 3, tzinfo=BERLIN_SUMMER), datetime.timedelta(1, 2, 3)),
-    *(kin.Pickled([1, "two"]), kin.Pickled, kin.square, array.array("d", [1.0, 2.0]), signal.SIGINT),
+    *(freight.Plain([1, "two"]), freight.Plain, kin.square, array.array("d", [1.0, 2.0]), signal.SIGINT),
 ]
 
 
@@ -266,11 +213,11 @@ def test_a_numpy_array_comes_back_and_a_large_one_read_only(swap):
 def test_an_exception_comes_back_with_the_text_of_its_traceback(swap):
     try:
         kin.boom("there")
-    except kin.Boom as error:
+    except freight.Boom as error:
         raised = error
     back = swap([raised])[0]
-    assert type(back) is kin.Boom and back.args == ("there",)
-    assert "in boom" in "".join(traceback.format_exception(back))
+    assert type(back) is freight.Boom and back.args == ("there",)
+    assert "in boom" in text_of(back)
     group = swap(ExceptionGroup("two", [ValueError(1), OSError(2, "two", "name")]))
     assert [type(error) for error in group.exceptions] == [ValueError, FileNotFoundError]
 
@@ -335,7 +282,7 @@ def test_a_channel_that_a_child_has_closed_travels_as_a_closed_one(child):
     child.call(kin.make_closed, ways)
     ch = ways.recv_nowait()
     assert ch.closed and ch.recv_nowait() == "left"
-    with pytest.raises(kin.Boom, match="over"):
+    with pytest.raises(freight.Boom, match="over"):
         ch.recv_nowait()
 
 
@@ -350,45 +297,6 @@ def test_ends_of_a_channel_made_in_a_child_count_in_both_processes(child):
 # --- the laws -------------------------------------------------------------------------------------------------------
 
 
-def test_l1_send_completes_only_when_a_receiver_took_the_value(sides):
-    sender, receiver = sides
-    ch = weft.Channel()
-    tx = sender.start(abroad.sending, ch, "v")
-    until_parked(ch, senders=1)
-    assert not tx.done and len(ch) == 0
-    assert receiver.start(abroad.receiving, ch, 1).join() == ["v"]
-    tx.join()
-
-
-def test_l1_a_parked_receiver_takes_the_value_at_once(sides):
-    sender, receiver = sides
-    ch = weft.Channel()
-    rx = receiver.start(abroad.receiving, ch, 1)
-    until_parked(ch, receivers=1)
-    sender.start(abroad.sending, ch, "v").join()
-    assert rx.join() == ["v"]
-
-
-@pytest.mark.parametrize("capacity", [0, 1, 7, None])
-def test_l2_one_senders_values_arrive_in_order(sides, capacity):
-    sender, receiver = sides
-    ch = weft.Channel.unbounded() if capacity is None else weft.Channel(capacity)
-    rx = receiver.start(abroad.draining, ch)
-    sender.start(abroad.sending, ch, *range(100)).join()
-    ch.close()
-    assert rx.join() == list(range(100))
-
-
-def test_l2_many_at_once_arrive_in_order(sides):
-    sender, receiver = sides
-    ch = weft.Channel(5)
-    rx = receiver.start(abroad.receiving_many, ch, 10)
-    until_parked(ch, receivers=1)
-    count = sender.start(abroad.sending_many, ch, ["a", "b", ["c"]]).join()
-    got = rx.join() + drained(ch)
-    assert count >= 1 and got == ["a", "b", ["c"]][:count]
-
-
 def test_l2_many_take_what_there_is_room_for(there):
     ch = weft.Channel(3)
     assert there.start(abroad.sending_many, ch, list(range(10))).join() == 3
@@ -397,21 +305,8 @@ def test_l2_many_take_what_there_is_room_for(there):
 
 
 def test_l2_the_parked_are_served_first_come_first_served(here, there):
-    ch = weft.Channel()
-    parties = []
-    for n in range(4):
-        parties.append((here, there)[n % 2].start(abroad.receiving, ch, 1))
-        until_parked(ch, receivers=n + 1)
-    for n in range(4):
-        ch.send_nowait(n)
-    assert [party.join() for party in parties] == [[n] for n in range(4)]
-    parties = []
-    for n in range(4):
-        parties.append((there, here)[n % 2].start(abroad.sending, ch, n))
-        until_parked(ch, senders=n + 1)
-    assert [ch.recv_nowait() for _ in range(4)] == list(range(4))
-    for party in parties:
-        party.join()
+    laws_between.parked_receivers_are_served_in_order(here, there)
+    laws_between.parked_senders_are_served_in_order(here, there, 0)
 
 
 @pytest.mark.parametrize("capacity", [1, 3])
@@ -431,65 +326,11 @@ def test_l2_an_overflow_policy_is_the_same_from_there(there, overflow, kept):
     assert drained(ch) == kept and ch.statistics().dropped == 3
 
 
-def test_l2_the_overflow_policy_error_raises_there(there):
-    ch = weft.Channel(1, overflow="error")
-    error = there.start(abroad.sending, ch, 1, [2]).failure()
-    assert type(error) is weft.WouldBlock and error.value == [2]
-    assert drained(ch) == [1]
-
-
 @pytest.mark.parametrize("capacity", [0, 3])
 @pytest.mark.parametrize("kinds", ["one child", "two children"])
 def test_l3_a_storm_of_timeouts_and_cancels_loses_nothing(here, there, pool, capacity, kinds):
-    ch = weft.Channel(capacity)
     other = here if kinds == "one child" else Child(pool, 1, "task")
-    senders = [(other, there)[n % 2].start(abroad.storm_of_sends, ch, n * 10_000, 150, n) for n in range(4)]
-    receivers = [(other, there)[n % 2].start(abroad.storm_of_receives, ch, n) for n in range(4)]
-    until(lambda: ch.statistics().received > 60)
-    for party in (senders[1], receivers[1]):
-        party.cancel()
-    if other.cancels:
-        for party in (senders[2], receivers[2]):
-            party.cancel()
-    gave = [value for party in senders for value in _outcome(party)]
-    ch.close()
-    took = [value for party in receivers for value in _outcome(party)]
-    assert sorted(gave) == sorted(took + drained(ch))
-    stats = ch.statistics()
-    assert stats.sent == len(gave) == stats.received + stats.dropped
-    assert parked(ch) == (0, 0)
-
-
-def _outcome(party):
-    """What it returned; nothing when it was cancelled before it began."""
-    until(lambda: party.done, f"{party} ends")
-    try:
-        return party.join()
-    except worlds.CANCELLED:
-        return []
-
-
-def test_l4_a_receive_cancelled_there_has_taken_nothing(there):
-    ch = weft.Channel()
-    rx = there.start(abroad.receiving, ch, 1)
-    until_parked(ch, receivers=1)
-    rx.cancel()
-    until_parked(ch)
-    assert isinstance(rx.failure(), weft.Cancelled)
-    with pytest.raises(weft.WouldBlock):
-        ch.send_nowait("for nobody")
-    assert ch.statistics()[-3:] == (0, 0, 0)
-
-
-def test_l4_a_send_cancelled_there_has_given_nothing(there):
-    ch = weft.Channel()
-    tx = there.start(abroad.sending, ch, "v")
-    until_parked(ch, senders=1)
-    tx.cancel()
-    until_parked(ch)
-    assert isinstance(tx.failure(), weft.Cancelled)
-    with pytest.raises(weft.WouldBlock):
-        ch.recv_nowait()
+    laws_between.storm_loses_nothing(other, there, capacity)
 
 
 def test_l4_a_wait_that_runs_out_of_time_there_has_done_nothing(child):
@@ -502,19 +343,8 @@ def test_l4_a_wait_that_runs_out_of_time_there_has_done_nothing(child):
 
 
 def test_l4_a_party_cancelled_when_met_from_there_but_not_yet_resumed_completes(there):
-    world = worlds.make_world("asyncio")
-    world.open()
-    try:
-        ch = weft.Channel()
-        rx = world.start(abroad.receiving, ch, 1)
-        until_parked(ch, receivers=1)
-        tx = there.start(abroad.sending, ch, "v")
-        spin(lambda: ch.statistics().received == 1)
-        rx.cancel()
-        assert rx.join() == ["v"]
-        tx.join()
-    finally:
-        world.close()
+    with at_home("asyncio") as world:
+        laws_between.cancelled_when_met_completes(world, there)
 
 
 def test_l4_a_cancel_and_a_value_at_the_same_moment(there):
@@ -550,28 +380,6 @@ def test_l5_a_select_there_of_an_input_and_an_output_commits_one(there, first):
         outward.recv_nowait()
 
 
-def test_l5_two_selects_that_face_each_other_pair(sides):
-    one, two = sides
-    a, b = weft.Channel(), weft.Channel()
-    first = one.start(abroad.facing, 100, a, b, True)
-    second = two.start(abroad.facing, 100, a, b, False)
-    sent, got = first.join()
-    sent_back, got_back = second.join()
-    assert sent == got_back and sent_back == got
-    assert len(sent) + len(got) == 100
-    assert parked(a) == parked(b) == (0, 0)
-
-
-def test_l5_a_select_never_meets_itself_but_one_from_there(sides):
-    one, two = sides
-    ch = weft.Channel()
-    first = one.start(abroad.swapping, ch, "one", 100)
-    second = two.start(abroad.swapping, ch, "two", 100)
-    sent, got = first.join()
-    sent_back, got_back = second.join()
-    assert sent == got_back and sent_back == got
-
-
 def test_l5_nothing_waits_with_nowait_or_a_default(there):
     ch, back = weft.Channel(1, name="looked at"), weft.Channel()
     if there.kind == "thread":
@@ -590,69 +398,14 @@ def test_l5_nothing_waits_with_nowait_or_a_default(there):
     assert parked(ch) == parked(back) == (0, 0)
 
 
-def test_l6_priority_is_strict_there_too(there):
-    a, b = weft.Channel(50), weft.Channel(50)
-    for n in range(50):
-        a.send_nowait(n)
-        b.send_nowait(n)
-    chosen = there.start(abroad.choosing_often, 50, "priority", ("recv", a), ("recv", b)).join()
-    assert chosen == [(0, n) for n in range(50)]
-
-
-def test_l6_random_is_no_order_there_either(there):
-    a, b = weft.Channel(200), weft.Channel(200)
-    for n in range(200):
-        a.send_nowait(n)
-        b.send_nowait(n)
-    chosen = there.start(abroad.choosing_often, 200, "random", ("recv", a), ("recv", b)).join()
-    assert 40 < sum(case for case, _ in chosen) < 160  # fails by chance once in 10**17 runs
-
-
-def test_l7_what_was_sent_before_the_close_is_still_delivered(sides):
-    one, two = sides
-    ch = weft.Channel(5)
-    one.start(abroad.sending, ch, 1, 2, 3).join()
-    one.start(abroad.closing, ch, None).join()
-    one.start(abroad.closing, ch, ValueError("too late")).join()
-    assert two.start(abroad.draining, ch).join() == [1, 2, 3]
-    error = one.start(abroad.sending, ch, ["v"]).failure()
-    assert type(error) is weft.Closed and error.value == ["v"]
-    assert type(two.start(abroad.receiving, ch, 1).failure()) is weft.Closed
-
-
 def test_l7_the_parked_are_told_at_once(sides):
-    one, two = sides
-    ch = weft.Channel(name="ending")
-    rx = two.start(abroad.receiving, ch, 1)
-    until_parked(ch, receivers=1)
-    one.start(abroad.closing, ch, None).join()
-    error = rx.failure()
-    assert type(error) is weft.Closed and "'ending'" in str(error)
-
-
-def test_l7_the_reason_arrives_with_its_type_and_traceback(sides):
-    one, two = sides
-    ch = weft.Channel()
-    rx = two.start(abroad.receiving, ch, 1)
-    until_parked(ch, receivers=1)
-    one.start(abroad.closing_with_raised, ch, "why").join()
-    error = rx.failure()
-    assert type(error) is ValueError and error.args == ("why",)
-    assert "_somewhere_deep" in "".join(traceback.format_exception(error))
+    laws_between.told_of_close(*sides)
 
 
 def test_l8_poison_reaches_both_ends_at_once(sides):
     one, two = sides
-    for waits, poisons, script in ((one, two, abroad.sending), (two, one, abroad.receiving)):
-        ch = weft.Channel()
-        victim = waits.start(script, ch, 1)
-        until(lambda ch=ch: sum(parked(ch)) == 1)
-        poisons.start(abroad.poisoning, ch, ValueError("spoilt")).join()
-        error = victim.failure()
-        assert type(error) is weft.Poisoned and "spoilt" in "".join(traceback.format_exception(error))
-        assert parked(ch) == (0, 0)
-        if script is abroad.sending:
-            assert error.value == 1
+    assert laws_between.told_of_poison(one, two, abroad.sending, 1).value == 1
+    laws_between.told_of_poison(two, one, abroad.receiving, 1)
 
 
 def test_l8_what_a_child_poisons_is_counted(there):
@@ -745,16 +498,6 @@ def test_a_select_there_with_a_timer(child, first):
     assert parked(ch) == (0, 0)
 
 
-@pytest.mark.parametrize("first", ["channel", "event"])
-def test_a_select_there_with_an_event(child, first):
-    ch, started = weft.Channel(), weft.Channel(1)
-    party = child.begin(kin.against_event, ch, started, first)
-    if first == "channel":
-        ch.send("v").wait(LIMIT)
-    assert party.join().wait(LIMIT) == (first == "event")
-    assert parked(ch) == (0, 0)
-
-
 @pytest.mark.parametrize("first", ["channel", "join"])
 def test_a_select_there_with_a_join(child, first):
     ch, gate = weft.Channel(), weft.Channel()
@@ -770,24 +513,25 @@ def test_a_select_there_with_a_join(child, first):
     assert parked(ch) == (0, 0)
 
 
-@pytest.mark.parametrize("first", ["channel", "descriptor"])
-@pytest.mark.parametrize("function", [kin.against_descriptor, kin.against_descriptor_soon])
-def test_a_select_there_with_a_descriptor(child, function, first):
+@pytest.mark.parametrize(
+    "function, first, chosen",
+    [
+        (kin.against_event, "channel", 0),
+        (kin.against_event, "event", 1),
+        (kin.against_descriptor, "channel", 0),
+        (kin.against_descriptor, "descriptor", 1),
+        (kin.against_descriptor_soon, "channel", 1),
+        (kin.against_descriptor_soon, "descriptor", 0),
+        (kin.against_local, "channel", (0, "v")),
+        (kin.against_local, "mine", (1, "mine")),
+    ],
+)
+def test_a_select_there_with_an_event_a_descriptor_or_a_channel_of_the_childs_own(child, function, first, chosen):
     ch, started = weft.Channel(), weft.Channel(1)
     party = child.begin(function, ch, started, first)
     if first == "channel":
         ch.send("v").wait(LIMIT)
-    assert party.join().wait(LIMIT) == ((first == "descriptor") == (function is kin.against_descriptor))
-    assert parked(ch) == (0, 0)
-
-
-@pytest.mark.parametrize("first", ["channel", "mine"])
-def test_a_select_there_with_a_channel_of_the_childs_own(child, first):
-    ch, started = weft.Channel(), weft.Channel(1)
-    party = child.begin(kin.against_local, ch, started, first)
-    if first == "channel":
-        ch.send("v").wait(LIMIT)
-    assert party.join().wait(LIMIT) == ((0, "v") if first == "channel" else (1, "mine"))
+    assert party.join().wait(LIMIT) == chosen
     assert parked(ch) == (0, 0)
 
 
@@ -882,31 +626,18 @@ def test_a_value_that_cannot_go_is_refused_where_it_is_sent(child):
 )
 @pytest.mark.parametrize("driver", [kin.call, kin.call_soon])
 def test_a_result_that_cannot_go_fails_the_process(driver, function, kind, said):
-    with pytest.raises(ExceptionGroup) as failed, weft.Group() as group:
-        group.spawn(driver, function, on="process")
-    (error,) = failed.value.exceptions
+    error = failure_of(driver, function, on="process")
     assert type(error) is kind and said in str(error)
-
-
-def only(error):
-    """What is in groups of one."""
-    while isinstance(error, BaseExceptionGroup):
-        (error,) = error.exceptions
-    return error
 
 
 @pytest.mark.parametrize("function", [kin.nested, kin.nested_pool])
 def test_a_child_starts_no_processes_and_says_so(function):
-    with pytest.raises(ExceptionGroup) as failed, weft.Group() as group:
-        group.spawn(function, on="process")
-    error = only(failed.value)
+    error = failure_of(function, on="process")
     assert type(error) is ValueError and "only the program's first process starts others" in str(error)
 
 
 def test_a_channel_that_is_waited_on_in_a_child_does_not_leave_it():
-    with pytest.raises(ExceptionGroup) as failed, weft.Group() as group:
-        group.spawn(kin.send_away_while_waited, weft.Channel(1), on="process")
-    error = only(failed.value)
+    error = failure_of(kin.send_away_while_waited, weft.Channel(1), on="process")
     assert type(error) is TypeError and "'waited on'" in str(error) and "send its end away first" in str(error)
 
 
@@ -1014,9 +745,7 @@ def test_a_killed_child_fails_its_group_which_cancels_the_others(function, numbe
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_function_that_leaves_by_os_exit_has_died_with_that_code(code):
-    with pytest.raises(ExceptionGroup) as failed, weft.Group() as group:
-        group.spawn(kin.exits_at_once, code, on="process")
-    (error,) = failed.value.exceptions
+    error = failure_of(kin.exits_at_once, code, on="process")
     assert type(error) is weft.PeerDied and error.exitcode == code
 
 
@@ -1083,24 +812,22 @@ def test_a_death_at_any_moment_hangs_nobody(function):
 @LINUX
 @pytest.mark.parametrize("function", ["computes", "waits", "waits_soon", "pours_here"])
 def test_children_end_with_a_parent_that_was_killed(function):
-    program = f"""
-        import sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import kin, weft
-
-        if __name__ == "__main__":
-            with weft.Group() as group:
-                started = weft.Channel(3)
-                for _ in range(3):
-                    if {function!r} == "pours_here":
-                        group.spawn(kin.pours, weft.Channel(), started, on="process")
-                    else:
-                        group.spawn(getattr(kin, {function!r}), started, on="process")
-                print(*[started.recv().wait() for _ in range(3)], flush=True)
-                weft.never().wait()
-        """
+    program = source(
+        f"""
+        with weft.Group() as group:
+            started = weft.Channel(3)
+            for _ in range(3):
+                if {function!r} == "pours_here":
+                    group.spawn(kin.pours, weft.Channel(), started, on="process")
+                else:
+                    group.spawn(getattr(kin, {function!r}), started, on="process")
+            print(*[started.recv().wait() for _ in range(3)], flush=True)
+            weft.never().wait()
+        """,
+        "kin",
+    )
     memory = set(os.listdir("/dev/shm"))
-    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     children = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(children) == 3 and not any(is_gone(pid) for pid in children)
     parent.kill()
@@ -1179,22 +906,18 @@ def test_a_large_result_and_a_large_value_before_a_join_hang_nobody(size):
 
 
 def test_a_program_ends_though_nobody_reads_what_is_left(tmp_path):
-    program = f"""
-        import sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import kin, weft
-
-        if __name__ == "__main__":
-            ch = weft.Channel.unbounded()
-            with weft.Group() as group:
-                group.spawn(kin.puts_large, ch, 1 << 20, 20, on="process")
-                for _ in range(100):
-                    ch.send_nowait(bytes(1 << 16))
-            print(len(ch))
+    program = source(
         """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=LIMIT
+        ch = weft.Channel.unbounded()
+        with weft.Group() as group:
+            group.spawn(kin.puts_large, ch, 1 << 20, 20, on="process")
+            for _ in range(100):
+                ch.send_nowait(bytes(1 << 16))
+        print(len(ch))
+        """,
+        "kin",
     )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "120\n", "")
 
 
@@ -1228,7 +951,7 @@ def test_map_in_processes_from_a_loop(run):
 
 def test_the_first_error_of_a_map_is_raised():
     with weft.Pool(2, on="process") as pool:
-        with pytest.raises(kin.Boom, match="five"):
+        with pytest.raises(freight.Boom, match="five"):
             list(pool.map(kin.fails_on_five, range(100)))
         assert pool.spawn(kin.square, 3).join().wait(LIMIT) == 9
 
@@ -1263,13 +986,7 @@ def test_a_worker_killed_in_the_middle_fails_the_pool_and_the_others_end():
 
 @pytest.mark.parametrize("function", [abroad.double, abroad.double_soon])
 def test_a_process_has_a_result_and_a_name(function):
-    with weft.Group() as group:
-        process = group.spawn(function, 21, on="process")
-        named = group.spawn(function, 1, on="process", name="named")
-        assert process.join().wait(LIMIT) == 42
-    assert process.done and process.result() == 42 and not process.cancelled()
-    assert process.name.startswith(function.__name__) and named.name == "named" and named.result() == 2
-    assert "(process) returned" in repr(process) and "test_os_processes.py" in repr(process)
+    laws_between.a_process_has_a_result_and_a_name(function, "process")
 
 
 def test_it_is_another_process_and_a_child_of_this_one():
@@ -1285,8 +1002,8 @@ def test_a_failure_there_is_raised_here_with_its_traceback():
         sibling = group.spawn(abroad.park)
         group.spawn(kin.boom, "there", on="process")
     (error,) = failed.value.exceptions
-    assert type(error) is kin.Boom and sibling.cancelled()
-    assert "in boom" in "".join(traceback.format_exception(error))
+    assert type(error) is freight.Boom and sibling.cancelled()
+    assert "in boom" in text_of(error)
 
 
 @pytest.mark.parametrize("function", [kin.until_cancelled, kin.until_cancelled_soon])
@@ -1342,20 +1059,18 @@ def test_a_loop_has_processes_there_too(arun):
 
 @pytest.mark.parametrize("function", ["waits", "waits_soon"])
 def test_ctrl_c_ends_a_program_and_its_children(function):
-    program = f"""
-        import sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import kin, weft
-
-        if __name__ == "__main__":
-            with weft.Group() as group:
-                started = weft.Channel(1)
-                group.spawn(kin.{function}, started, on="process")
-                print(started.recv().wait(), flush=True)
-                weft.never().wait()
-        """
+    program = source(
+        f"""
+        with weft.Group() as group:
+            started = weft.Channel(1)
+            group.spawn(kin.{function}, started, on="process")
+            print(started.recv().wait(), flush=True)
+            weft.never().wait()
+        """,
+        "kin",
+    )
     parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)],
+        [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,7 +2,8 @@
 in another interpreter. What the laws mean exactly: docs/design/laws.md.
 
 `sides` is (sender's side, receiver's side): one of them is here, the other one there, a blocked thread or a task. What a
-party there performs is in `abroad.py`. Another place is one more name in PLACES.
+party there performs is in `abroad.py`, and what is tested just so with processes of the system in `laws_between.py`.
+Another place is one more name in PLACES.
 """
 
 import contextlib
@@ -14,14 +15,16 @@ import sys
 import textwrap
 import threading
 import time
-import traceback
 from pathlib import Path
 
 import abroad
 import freight
+import laws_between
 import pytest
 import weft
 import worlds
+from laws_between import *  # noqa: F403
+from places import DRIVERS, LINUX, Resident, at_home, drained, failure_of, source
 from worlds import IN_PYTHON, LIMIT, parked, until, until_parked
 
 pytestmark = [
@@ -31,10 +34,7 @@ pytestmark = [
 ]
 
 PLACES = ["interpreter"]
-DRIVERS = {"thread": abroad.in_thread, "task": abroad.in_task}
 HERE = ["threads", "asyncio", "processes", "trio", "gevent"]
-
-PROC = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads /proc, which only Linux has")
 
 
 class There:
@@ -48,36 +48,6 @@ class There:
         return Resident(process)
 
 
-class Resident:
-    """One party there."""
-
-    def __init__(self, process):
-        self.process = process
-
-    @property
-    def done(self):
-        return self.process.done
-
-    def cancel(self):
-        self.process.cancel()
-
-    def join(self):
-        until(lambda: self.process.done, f"{self.process} ends")
-        well, result = self.process.result()
-        if not well:
-            raise result
-        return result
-
-    def failure(self):
-        until(lambda: self.process.done, f"{self.process} ends")
-        try:
-            well, result = self.process.result()
-        except weft.Cancelled as cancelled:
-            return cancelled
-        assert not well, f"{self.process} should have failed, but returned {result!r}"
-        return result
-
-
 @contextlib.contextmanager
 def abroad_group():
     """A group for parties there. What the test has left in it is cancelled."""
@@ -86,16 +56,6 @@ def abroad_group():
             yield group
         finally:
             group.cancel()
-
-
-@contextlib.contextmanager
-def at_home(name):
-    world = worlds.make_world(name)
-    world.open()
-    try:
-        yield world
-    finally:
-        world.close()
 
 
 def _known(names):
@@ -124,35 +84,7 @@ def sides(request, here, there):
     return (here, there) if request.param == "out" else (there, here)
 
 
-def spin(condition):
-    """As `until`, without a turn for the parties here."""
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.0001)
-
-
 # --- L1 Rendezvous --------------------------------------------------------------------------------------------------
-
-
-def test_l1_send_completes_only_when_a_receiver_took_the_value(sides):
-    sender, receiver = sides
-    ch = weft.Channel()
-    tx = sender.start(abroad.sending, ch, "v")
-    until_parked(ch, senders=1)
-    assert not tx.done and len(ch) == 0
-    rx = receiver.start(abroad.receiving, ch, 1)
-    assert rx.join() == ["v"]
-    tx.join()
-
-
-def test_l1_a_parked_receiver_takes_the_value_at_once(sides):
-    sender, receiver = sides
-    ch = weft.Channel()
-    rx = receiver.start(abroad.receiving, ch, 1)
-    until_parked(ch, receivers=1)
-    sender.start(abroad.sending, ch, "v").join()
-    assert rx.join() == ["v"]
 
 
 def test_l1_a_rendezvous_channel_holds_nothing(sides):
@@ -184,52 +116,13 @@ def test_l1_nobody_waits_with_nowait(there):
 # --- L2 Order -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("capacity", [0, 1, 7, None])
-def test_l2_one_senders_values_arrive_in_order(sides, capacity):
-    sender, receiver = sides
-    ch = weft.Channel.unbounded() if capacity is None else weft.Channel(capacity)
-    rx = receiver.start(abroad.draining, ch)
-    sender.start(abroad.sending, ch, *range(100)).join()
-    ch.close()
-    assert rx.join() == list(range(100))
-
-
-def test_l2_many_at_once_arrive_in_order(sides):
-    sender, receiver = sides
-    ch = weft.Channel(5)
-    rx = receiver.start(abroad.receiving_many, ch, 10)
-    until_parked(ch, receivers=1)
-    tx = sender.start(abroad.sending_many, ch, ["a", "b", "c"])
-    count = tx.join()
-    got = rx.join()
-    while len(got) < count:
-        got.append(ch.recv_nowait())
-    assert got == ["a", "b", "c"][:count]
-
-
 def test_l2_parked_receivers_are_served_first_come_first_served(here, there):
-    ch = weft.Channel()
-    parties = []
-    for n in range(4):
-        parties.append((here, there)[n % 2].start(abroad.receiving, ch, 1))
-        until_parked(ch, receivers=n + 1)
-    for n in range(4):
-        ch.send_nowait(n)
-    assert [party.join() for party in parties] == [[n] for n in range(4)]
+    laws_between.parked_receivers_are_served_in_order(here, there)
 
 
 @pytest.mark.parametrize("capacity", [0, 2])
 def test_l2_parked_senders_are_served_first_come_first_served(here, there, capacity):
-    ch = weft.Channel(capacity)
-    for n in range(capacity):
-        ch.send_nowait(n)
-    parties = []
-    for n in range(4):
-        parties.append((there, here)[n % 2].start(abroad.sending, ch, capacity + n))
-        until_parked(ch, senders=n + 1)
-    assert [ch.recv_nowait() for _ in range(capacity + 4)] == list(range(capacity + 4))
-    for party in parties:
-        party.join()
+    laws_between.parked_senders_are_served_in_order(here, there, capacity)
 
 
 def test_l2_a_newcomer_never_overtakes_one_that_is_parked_there(there):
@@ -258,54 +151,12 @@ def test_l2_an_overflow_policy_is_the_same_from_there(there, overflow, kept):
     assert len(lost) == 1  # what is dropped by a send here is handed to the callback here
 
 
-def test_l2_the_overflow_policy_error_raises_there(there):
-    ch = weft.Channel(1, overflow="error")
-    error = there.start(abroad.sending, ch, 1, [2]).failure()
-    assert type(error) is weft.WouldBlock and error.value == [2]
-    assert ch.recv_nowait() == 1
-
-
 # --- L3 Conservation ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("capacity", [0, 3])
 def test_l3_a_storm_of_timeouts_and_cancels_loses_nothing(here, there, capacity):
-    ch = weft.Channel(capacity)
-    each = worlds.fewer(150)
-    senders = [(here, there)[n % 2].start(abroad.storm_of_sends, ch, n * 10_000, each, n) for n in range(4)]
-    receivers = [(here, there)[n % 2].start(abroad.storm_of_receives, ch, n) for n in range(4)]
-    until(lambda: ch.statistics().received > 60)
-    for party in (senders[1], receivers[1]):
-        party.cancel()
-    if here.cancels:
-        for party in (senders[2], receivers[2]):
-            party.cancel()
-    gave = [value for party in senders for value in _outcome(party)]
-    ch.close()
-    took = [value for party in receivers for value in _outcome(party)]
-    left = abroad_left(ch)
-    assert sorted(gave) == sorted(took + left)
-    stats = ch.statistics()
-    assert stats.sent == len(gave) == stats.received + stats.dropped + stats.buffered
-    assert parked(ch) == (0, 0)
-
-
-def _outcome(party):
-    """What it returned; nothing when it was cancelled before it began."""
-    until(lambda: party.done, f"{party} ends")
-    try:
-        return party.join()
-    except worlds.CANCELLED:
-        return []
-
-
-def abroad_left(ch):
-    left = []
-    try:
-        while True:
-            left.append(ch.recv_nowait())
-    except (weft.Closed, weft.WouldBlock):
-        return left
+    laws_between.storm_loses_nothing(here, there, capacity)
 
 
 def test_l3_a_value_that_cannot_be_made_loses_no_other_that_came_with_it(there):
@@ -327,29 +178,6 @@ def test_l3_a_value_that_cannot_be_made_loses_no_other_that_came_with_it(there):
 # --- L4 Commit wins -------------------------------------------------------------------------------------------------
 
 
-def test_l4_a_receive_cancelled_there_has_taken_nothing(there):
-    ch = weft.Channel()
-    rx = there.start(abroad.receiving, ch, 1)
-    until_parked(ch, receivers=1)
-    rx.cancel()
-    until_parked(ch)
-    assert isinstance(rx.failure(), weft.Cancelled)
-    with pytest.raises(weft.WouldBlock):
-        ch.send_nowait("for nobody")
-    assert ch.statistics()[-3:] == (0, 0, 0)
-
-
-def test_l4_a_send_cancelled_there_has_given_nothing(there):
-    ch = weft.Channel()
-    tx = there.start(abroad.sending, ch, "v")
-    until_parked(ch, senders=1)
-    tx.cancel()
-    until_parked(ch)
-    assert isinstance(tx.failure(), weft.Cancelled)
-    with pytest.raises(weft.WouldBlock):
-        ch.recv_nowait()
-
-
 def test_l4_a_party_cancelled_here_leaves_its_peer_there_to_the_next(here, there):
     if not here.cancels:
         pytest.skip("nobody can cancel a plain thread")
@@ -365,14 +193,7 @@ def test_l4_a_party_cancelled_here_leaves_its_peer_there_to_the_next(here, there
 def test_l4_a_party_cancelled_when_met_from_there_but_not_yet_resumed_completes(here, there):
     if not here.cancels:
         pytest.skip("nobody can cancel a plain thread")
-    ch = weft.Channel()
-    rx = here.start(abroad.receiving, ch, 1)
-    until_parked(ch, receivers=1)
-    tx = there.start(abroad.sending, ch, "v")
-    spin(lambda: ch.statistics().received == 1)
-    rx.cancel()
-    assert rx.join() == ["v"]
-    tx.join()
+    laws_between.cancelled_when_met_completes(here, there)
 
 
 def test_l4_a_wait_that_ran_out_of_time_has_done_nothing(there):
@@ -417,48 +238,7 @@ def test_l5_a_case_that_lost_leaves_its_peer_there_parked(there):
     tx.join()
 
 
-def test_l5_two_selects_that_face_each_other_pair(sides):
-    one, two = sides
-    a, b = weft.Channel(), weft.Channel()
-    first = one.start(abroad.facing, 100, a, b, True)
-    second = two.start(abroad.facing, 100, a, b, False)
-    sent, got = first.join()
-    sent_back, got_back = second.join()
-    assert sent == got_back and sent_back == got
-    assert len(sent) + len(got) == 100
-    assert parked(a) == parked(b) == (0, 0)
-
-
-def test_l5_a_select_never_meets_itself_but_one_from_there(sides):
-    one, two = sides
-    ch = weft.Channel()
-    first = one.start(abroad.swapping, ch, "one", 100)
-    second = two.start(abroad.swapping, ch, "two", 100)
-    sent, got = first.join()
-    sent_back, got_back = second.join()
-    assert sent == got_back and sent_back == got
-    assert all(who == "two" for who, _ in got) and all(who == "one" for who, _ in got_back)
-
-
 # --- L6 Fairness ----------------------------------------------------------------------------------------------------
-
-
-def test_l6_priority_is_strict_there_too(there):
-    a, b = weft.Channel(50), weft.Channel(50)
-    for n in range(50):
-        a.send_nowait(n)
-        b.send_nowait(n)
-    chosen = there.start(abroad.choosing_often, 50, "priority", ("recv", a), ("recv", b)).join()
-    assert chosen == [(0, n) for n in range(50)]
-
-
-def test_l6_random_is_no_order_there_either(there):
-    a, b = weft.Channel(200), weft.Channel(200)
-    for n in range(200):
-        a.send_nowait(n)
-        b.send_nowait(n)
-    chosen = there.start(abroad.choosing_often, 200, "random", ("recv", a), ("recv", b)).join()
-    assert 40 < sum(case for case, _ in chosen) < 160  # fails by chance once in 10**17 runs
 
 
 def test_l6_selecting_serves_nobody_twice_while_another_waits(here, there):
@@ -487,41 +267,8 @@ def test_l6_selecting_waits_for_values_from_the_other_place(sides):
 # --- L7 Close, L8 Poison --------------------------------------------------------------------------------------------
 
 
-def test_l7_what_was_sent_before_the_close_is_still_delivered(sides):
-    one, two = sides
-    ch = weft.Channel(5)
-    one.start(abroad.sending, ch, 1, 2, 3).join()
-    one.start(abroad.closing, ch, None).join()
-    one.start(abroad.closing, ch, ValueError("too late")).join()
-    assert two.start(abroad.draining, ch).join() == [1, 2, 3]
-    error = one.start(abroad.sending, ch, ["v"]).failure()
-    assert type(error) is weft.Closed and error.value == ["v"]
-    assert type(two.start(abroad.receiving, ch, 1).failure()) is weft.Closed
-
-
 def test_l7_parked_receivers_are_told_at_once(sides):
-    one, two = sides
-    ch = weft.Channel(name="ending")
-    rx = two.start(abroad.receiving, ch, 1)
-    until_parked(ch, receivers=1)
-    one.start(abroad.closing, ch, None).join()
-    error = rx.failure()
-    assert type(error) is weft.Closed and "'ending'" in str(error) and "abroad.py" in str(error)
-
-
-def test_l7_the_reason_arrives_with_its_type_and_traceback(sides):
-    one, two = sides
-    ch = weft.Channel()
-    rx = two.start(abroad.receiving, ch, 1)
-    until_parked(ch, receivers=1)
-    one.start(abroad.closing_with_raised, ch, "why").join()
-    error = rx.failure()
-    assert type(error) is ValueError and error.args == ("why",)
-    assert "_somewhere_deep" in _text(error)
-
-
-def _text(error):
-    return "".join(traceback.format_exception(error))
+    assert "abroad.py" in str(laws_between.told_of_close(*sides))
 
 
 def test_l7_a_reason_that_cannot_travel_is_refused_where_it_is_given(there):
@@ -577,26 +324,12 @@ def test_l7_a_channel_that_was_closed_before_it_travelled_is_closed_there(there)
 
 def test_l8_poison_tells_a_parked_sender_at_once(sides):
     one, two = sides
-    ch = weft.Channel()
-    tx = one.start(abroad.sending, ch, ["mine"])
-    until_parked(ch, senders=1)
-    two.start(abroad.poisoning, ch, ValueError("spoilt")).join()
-    assert parked(ch) == (0, 0)
-    error = tx.failure()
-    assert type(error) is weft.Poisoned and error.value == ["mine"]
-    assert "ValueError: spoilt" in _text(error)
-    assert ch.statistics().dropped == 0
+    assert laws_between.told_of_poison(one, two, abroad.sending, ["mine"]).value == ["mine"]
 
 
 def test_l8_poison_tells_a_parked_receiver_at_once(sides):
     one, two = sides
-    ch = weft.Channel()
-    rx = two.start(abroad.receiving, ch, 1)
-    until_parked(ch, receivers=1)
-    one.start(abroad.poisoning, ch, ValueError("spoilt")).join()
-    assert parked(ch) == (0, 0)
-    error = rx.failure()
-    assert type(error) is weft.Poisoned and "ValueError: spoilt" in _text(error)
+    laws_between.told_of_poison(two, one, abroad.receiving, 1)
 
 
 def test_l8_what_poison_drops_is_counted_and_handed_over(there):
@@ -669,7 +402,7 @@ def test_l9_an_end_that_arrives_counts_there_from_before_it_was_given_up_here(th
     end = ways.recv_nowait()
     end.send_nowait("kept open on the way")
     end.close()
-    assert abroad_left(ch) == ["kept open on the way"] and ch.closed
+    assert drained(ch) == ["kept open on the way"] and ch.closed
 
 
 @pytest.mark.parametrize("how", ["returns", "fails", "cancelled"])
@@ -694,7 +427,7 @@ def test_l9_a_process_that_ends_has_given_up_the_ends_it_was_given(place, how):
 # --- L10 Progress ---------------------------------------------------------------------------------------------------
 
 
-@PROC
+@LINUX
 def test_l10_nobody_wakes_while_all_are_parked():
     """Threads, tasks and selects here and there, and the thread that listens: counted are the times that any thread of
     the process but this one has gone to sleep again."""
@@ -735,13 +468,7 @@ def _sleeps():
 
 @pytest.mark.parametrize("function", [abroad.double, abroad.double_soon])
 def test_l12_a_process_there_has_a_result_and_a_name(place, function):
-    with weft.Group() as group:
-        process = group.spawn(function, 21, on=place)
-        named = group.spawn(function, 1, on=place, name="named")
-        assert process.join().wait(LIMIT) == 42
-    assert process.done and process.result() == 42 and not process.cancelled()
-    assert process.name.startswith(function.__name__) and named.name == "named"
-    assert place in repr(process) and "returned" in repr(process) and "test_places.py" in repr(process)
+    laws_between.a_process_has_a_result_and_a_name(function, place)
 
 
 def test_l12_a_process_there_may_use_executors(place):
@@ -800,15 +527,11 @@ def test_l12_a_failure_here_cancels_what_is_there(place):
 def test_l12_system_exit_and_stop_iteration_there(place):
     with pytest.raises(SystemExit), weft.Group() as group:
         group.spawn(abroad.exits, on=place)
-    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
-        group.spawn(abroad.stops, on=place)
-    assert [type(error) for error in caught.value.exceptions] == [RuntimeError]
+    assert type(failure_of(abroad.stops, on=place)) is RuntimeError
 
 
 def test_l12_a_result_that_cannot_travel_is_the_processs_failure(place):
-    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
-        group.spawn(abroad.returns_unfit, on=place)
-    (error,) = caught.value.exceptions
+    error = failure_of(abroad.returns_unfit, on=place)
     assert isinstance(error, TypeError) and "cannot go to another place" in str(error)
 
 
@@ -872,12 +595,9 @@ def test_l12_interpreters_spawn_interpreters(place):
 
 
 def test_l12_a_failure_two_places_away_comes_with_its_text(place):
-    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
-        group.spawn(abroad.spawns_boom, on=place)
-    (outer,) = caught.value.exceptions
-    (inner,) = outer.exceptions
-    assert type(inner) is LookupError and inner.args == ("two away",)
-    assert "in boom" in str(inner.__cause__)
+    error = failure_of(abroad.spawns_boom, on=place)
+    assert type(error) is LookupError and error.args == ("two away",)
+    assert "in boom" in str(error.__cause__)
 
 
 def test_l12_what_cannot_be_found_there_is_refused_at_once(place):
@@ -898,9 +618,7 @@ def test_l12_what_cannot_be_found_there_is_refused_at_once(place):
 
 def test_l12_arguments_that_cannot_be_made_there_fail_the_process(place):
     for _ in range(2):
-        with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
-            group.spawn(abroad.double, freight.Refuses(), on=place)
-        (error,) = caught.value.exceptions
+        error = failure_of(abroad.double, freight.Refuses(), on=place)
         assert type(error) is LookupError and "it is not made here" in str(error)
 
 
@@ -1024,21 +742,11 @@ def test_a_channel_that_never_travelled_still_passes_objects_as_they_are(there):
 
 # --- the ends of interpreters and of the program --------------------------------------------------------------------
 
-PROGRAM = """
-import os, signal, sys, threading, time
-sys.path.insert(0, TESTS)
-import abroad, weft
-
-
-if __name__ == "__main__":
-"""
-
 
 def run(folder, text, *, status=0, limit=LIMIT * 3, options=("-W", "error"), send=None):
     """Runs a program from a file of its own. Nothing is said but by `print`."""
     file = folder / "program.py"
-    prelude = PROGRAM.replace("TESTS", repr(str(Path(__file__).parent)))
-    file.write_text(prelude + textwrap.indent(textwrap.dedent(text), "    "))
+    file.write_text(source(text, "abroad", "freight", "os", "sys", "threading", "time"))
     ended = subprocess.Popen(
         [sys.executable, *options, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -1111,7 +819,6 @@ def test_values_outlive_the_interpreter_they_come_from(tmp_path):
     out, problems = run(
         tmp_path,
         """
-        import freight
         from weft import _interpreter
         ch, kept = weft.Channel(9), weft.Channel()
         with weft.Group() as group:
@@ -1283,7 +990,7 @@ def test_channels_ends_and_values_that_went_there_leave_nothing_here(here, there
     leaves_nothing(work)
 
 
-@PROC
+@LINUX
 def test_loops_that_were_woken_from_there_leave_no_descriptor_behind(there):
     def work():
         with at_home("asyncio") as loop:
@@ -1317,7 +1024,7 @@ def test_processes_there_leave_nothing_here(place):
     leaves_nothing(work)
 
 
-@PROC
+@LINUX
 def test_values_of_all_sizes_leave_no_memory_behind(place):
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
