@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from weft._interpreter import reason_against
+from weft._os_process import reason_against as reason_against_processes
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -272,6 +273,49 @@ def test_word_count_counts_the_words_of_a_folder(tmp_path):
 
 def test_word_count_counts_what_a_plain_loop_counts():
     assert example("word_count", "--check").endswith(": the same count\n")
+
+
+NEEDS_PROCESSES = pytest.mark.skipif(reason_against_processes() is not None, reason=str(reason_against_processes()))
+
+
+@NEEDS_PROCESSES
+@pytest.mark.parametrize("workers", [2, 4])
+def test_survivor_counts_what_a_plain_loop_counts_though_a_worker_is_killed(tmp_path, workers):
+    for number, text in enumerate(["warp weft warp", "weft", "", "loom"] * 5):
+        (tmp_path / f"{number}.txt").write_text(text)
+    options = ["--pattern", "*.txt", "--batch", "3", "--workers", str(workers)]
+    lines = example("survivor", str(tmp_path), *options).splitlines()
+    victim, pid = re.fullmatch(r"(worker \d) has batch 3: killing process (\d+)", lines[0]).groups()
+    assert lines[1] == f"{victim} is lost: process {pid} was killed by SIGKILL"
+    assert lines[2] == "batch 3 goes to another"
+    assert sum(map(int, re.findall(r"(\d+) batches", lines[3]))) == 7
+    assert lines[4] == "25 words, 3 different; a plain loop finds the same count"
+
+
+@NEEDS_PROCESSES
+def test_survivor_says_when_the_count_is_another(tmp_path):
+    (tmp_path / "one.txt").write_text("warp weft")
+    liar = tmp_path / "liar.py"
+    liar.write_text(
+        f"""
+import runpy, sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+import word_count
+
+def count(paths, honest=word_count.count):
+    return honest(paths) | {{"lie": 1}}
+
+word_count.count = count
+sys.argv[1:] = [{str(tmp_path)!r}, "--pattern", "*.txt"]
+runpy.run_path({str(EXAMPLES / "survivor.py")!r}, run_name="__main__")
+"""
+    )
+    assert "ANOTHER count" in run(liar, code=1)
+
+
+def test_examples_for_processes_say_that_there_are_none_and_end_well(monkeypatch):
+    monkeypatch.setenv("WEFT_PURE", "1")
+    assert example("survivor") == "not here: processes of the system need CPython and weft's extension\n"
 
 
 # --- the README, and the guides ---------------------------------------------------------------------------------------

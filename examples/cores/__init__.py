@@ -1,4 +1,4 @@
-"""What a pool's workers are here, for the examples that use all the cores."""
+"""What there is here for the examples that use all the cores."""
 
 import os
 import sys
@@ -15,3 +15,12 @@ def describe(pool):
     else:
         kind = "interpreters, each with a GIL of its own"
     return f"{pool.workers} workers: {kind}"
+
+
+def without_processes():
+    """Why there are no processes of the system to spawn functions in; None when there are."""
+    if sys.implementation.name != "cpython" or os.environ.get("WEFT_PURE") == "1":
+        return "processes of the system need CPython and weft's extension"
+    if sys.platform not in ("linux", "darwin"):
+        return f"processes of the system are linked by Unix sockets, which {sys.platform} has not"
+    return None
