@@ -313,6 +313,30 @@ runpy.run_path({str(EXAMPLES / "survivor.py")!r}, run_name="__main__")
     assert "ANOTHER count" in run(liar, code=1)
 
 
+@NEEDS_PROCESSES
+def test_frames_pass_three_processes_as_they_are():
+    pytest.importorskip("numpy")
+    lines = example("frames", "--count", "6").splitlines()
+    assert lines[0] == "each frame 5.9 MiB in colours, 7.9 MiB in grey"
+    assert int(re.fullmatch(r"pickled of each: (\d+) bytes", lines[1])[1]) < 1000
+    assert re.fullmatch(r"6 frames, \d+ per second, \d+ MiB/s between the stages", lines[2])
+    assert lines[3] == "each square has the edges it was drawn with"
+
+
+def test_frames_without_numpy_says_so_and_ends_well(tmp_path):
+    bare = tmp_path / "bare.py"
+    bare.write_text(
+        f"""
+import runpy, sys
+sys.modules["numpy"] = None
+sys.path.insert(0, {str(EXAMPLES)!r})
+sys.argv[1:] = []
+runpy.run_path({str(EXAMPLES / "frames.py")!r}, run_name="__main__")
+"""
+    )
+    assert run(bare) == "not here: it needs NumPy, which is not installed\n"
+
+
 def test_examples_for_processes_say_that_there_are_none_and_end_well(monkeypatch):
     monkeypatch.setenv("WEFT_PURE", "1")
     assert example("survivor") == "not here: processes of the system need CPython and weft's extension\n"
