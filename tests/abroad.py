@@ -15,6 +15,7 @@ import random
 import sys
 import threading
 
+import freight
 import weft
 
 CANCELLED = (asyncio.CancelledError, weft.Cancelled)
@@ -355,24 +356,13 @@ left = []
 # --- outcomes -------------------------------------------------------------------------------------------------------
 
 
-class Refused:
-    """It can be sent, and be made again nowhere."""
-
-    def __reduce__(self):
-        return refuse, ()
-
-
 class RefusedError(Exception):
     def __init__(self):
-        super().__init__(Refused())
-
-
-def refuse():
-    raise LookupError("it cannot be made again")
+        super().__init__(freight.Refuses())
 
 
 def gives_what_is_refused():
-    return [Refused()]
+    return [freight.Refuses()]
 
 
 def raises_what_is_refused():
@@ -380,4 +370,4 @@ def raises_what_is_refused():
 
 
 async def gives_what_is_refused_soon(_=None):
-    return [Refused()]
+    return [freight.Refuses()]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import abroad
+import freight
 import pytest
 import weft
 from worlds import LIMIT
@@ -83,7 +84,7 @@ def test_a_map_ends_with_the_error_when_a_result_cannot_be_made_here(kind):
 def test_arguments_that_cannot_be_made_there_fail_their_process_alone(kind):
     with weft.Pool(1, on=kind) as pool:
         with pytest.raises(ExceptionGroup) as failed, weft.Group() as group:
-            group.spawn(abroad.double, abroad.Refused(), on=kind)
+            group.spawn(abroad.double, freight.Refuses(), on=kind)
         (error,) = failed.value.exceptions
         assert isinstance(error, LookupError)
         assert pool.spawn(abroad.double, 21).join().wait(LIMIT) == 42
