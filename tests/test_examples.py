@@ -16,8 +16,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from weft._interpreter import reason_against
-from weft._os_process import reason_against as reason_against_processes
+from weft import _interpreter, _os_process
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -220,7 +219,7 @@ def test_philosophers_all_eat_and_leave_the_table_as_it_was():
 
 # --- on all the cores -------------------------------------------------------------------------------------------------
 
-KIND = "threads, which share" if reason_against() else "interpreters"
+KIND = "threads, which share" if _interpreter.reason_against() else "interpreters"
 
 
 def png(content: bytes) -> tuple[int, int, list[bytes]]:
@@ -275,7 +274,7 @@ def test_word_count_counts_what_a_plain_loop_counts():
     assert example("word_count", "--check").endswith(": the same count\n")
 
 
-NEEDS_PROCESSES = pytest.mark.skipif(reason_against_processes() is not None, reason=str(reason_against_processes()))
+NEEDS_PROCESSES = pytest.mark.skipif(_os_process.reason_against() is not None, reason=str(_os_process.reason_against()))
 
 
 @NEEDS_PROCESSES
@@ -390,6 +389,7 @@ def test_code_in_the_guides_runs_by_itself_and_prints_what_it_says(block, tmp_pa
     for name, words in {"trio": "trio", "anyio": "anyio", "gevent": "gevent|greenlet"}.items():
         if re.search(rf"\b({words})\b", block):
             pytest.importorskip(name)
-    if 'on="interpreter"' in block and (reason := reason_against()):
-        pytest.skip(reason)
+    for place, module in {"interpreter": _interpreter, "process": _os_process}.items():
+        if f'on="{place}"' in block and (reason := module.reason_against()):
+            pytest.skip(reason)
     runs_by_itself_and_prints_what_it_says(block, tmp_path)
