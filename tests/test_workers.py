@@ -9,9 +9,8 @@ import abroad
 import freight
 import pytest
 import weft
-from worlds import LIMIT
-
 from weft import _interpreter, _os_process
+from worlds import LIMIT
 
 ALL = ("thread", "interpreter", "process")
 REASONS = {

@@ -12,6 +12,9 @@ A pickle has its large blocks of memory beside it (PEP 574): they are not copied
 pickled with the text of its traceback, which becomes its `__cause__`, as in `concurrent.futures`.
 """
 
+# pyright: reportPrivateUsage=false
+# What is private here is private to the package.
+
 from __future__ import annotations
 
 import importlib

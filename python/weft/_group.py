@@ -192,7 +192,9 @@ class Group(_Group):
         else:
             place = on
         if context is not None and place in _ELSEWHERE:
-            raise ValueError(f"context= cannot go with on={place!r}: contextvars stay in their own place of the program")
+            raise ValueError(
+                f"context= cannot go with on={place!r}: contextvars stay in their own place of the program"
+            )
         number = self._number()
         if name is None:
             name = f"{function_name(fn)}-{number}"

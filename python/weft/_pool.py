@@ -16,7 +16,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, I
 from contextlib import suppress
 from contextvars import ContextVar
 from math import ceil
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, TypeVarTuple, overload
 
 from weft._entry import is_async, reject_coroutine
 from weft._errors import Closed
@@ -181,8 +181,8 @@ class Pool(Group):
     def spawn(
         self, fn: Callable[[*Ts], T], /, *args: *Ts, name: str | None = None, worker: int | None = None
     ) -> Process[T]: ...
-    def spawn(
-        self, fn: Callable[..., Any], /, *args: Any, name: str | None = None, worker: int | None = None
+    def spawn(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, fn: Callable[[*Ts], Any], /, *args: *Ts, name: str | None = None, worker: int | None = None
     ) -> Process[Any]:
         """A process in a worker.
 
@@ -262,7 +262,7 @@ class Pool(Group):
         self._mappings.add(mapping)
         return mapping
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> Self:
         self._workers.start()
         try:
             await super().__aenter__()
@@ -280,7 +280,7 @@ class Pool(Group):
         finally:
             self._workers.end()
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self._workers.start()
         try:
             super().__enter__()

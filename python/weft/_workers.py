@@ -61,9 +61,7 @@ def _enlist(worker: Worker) -> None:
             if register is not None:
                 register(_end_all)
             if hasattr(os, "register_at_fork"):
-                os.register_at_fork(
-                    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget_all
-                )
+                os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget_all)
         _all.add(worker)
 
 
@@ -274,7 +272,7 @@ class WorkProcess(PlacedProcess[T]):
 
     def __init__(self, group: Group, name: str, spawner: FrameType, worker: Worker | None = None) -> None:
         super().__init__(group, name, spawner)
-        self._worker = worker
+        self._worker: Worker | None = worker
         self._number = 0  # none yet
 
     def _start(self, fn: Callable[..., Any], args: tuple[Any, ...], *, is_async: bool, chosen: bool) -> None:

@@ -65,7 +65,7 @@ async def a_place_elsewhere_changes_no_type(group: weft.Group) -> None:
     async with weft.Pool(2, on="process") as pool:
         assert_type(pool.spawn(fetch, "here", 2), weft.Process[bytes])
         assert_type(pool.spawn(count, b"1", worker=1), weft.Process[int])
-        pool.spawn(count, "1")  # type: ignore[call-overload]
+        pool.spawn(count, "1")  # type: ignore[arg-type]
         for length in pool.map(count, [b"1"]):
             assert_type(length, int)
         async for content in pool.map(fetch, ["here"]):
