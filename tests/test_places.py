@@ -819,13 +819,13 @@ def test_values_outlive_the_interpreter_they_come_from(tmp_path):
     out, problems = run(
         tmp_path,
         """
-        from weft import _interpreter
+        from weft import _workers
         ch, kept = weft.Channel(9), weft.Channel()
         with weft.Group() as group:
             group.spawn(freight.keep, kept.receiver(), on="interpreter")
             group.spawn(abroad.in_thread, abroad.sending, ch, b"x" * 100_000, memoryview(bytearray(b"y" * 100_000)), [1],
                         on="interpreter")
-        _interpreter._end_all()
+        _workers._end_all()
         for thread in threading.enumerate():
             if thread is not threading.current_thread() and "listening" not in thread.name:
                 thread.join()

@@ -84,8 +84,6 @@ class Reporter:
                 try:
                     self._send(ENDED, value)
                     return
-                except Closed:
-                    raise
                 except Exception as unfit:
                     error = unfit
             tell_error(partial(self._send, FAILED), error)
@@ -98,8 +96,6 @@ def tell_error(tell: Callable[[BaseException], None], error: BaseException) -> N
     """Tell of an error. One that cannot be told is told in other words."""
     try:
         tell(error)
-    except Closed:
-        raise
     except Exception:
         instead = RemoteError(f"{type(error).__qualname__}: {error}")
         instead.__cause__ = _crossing.RemoteTraceback(_crossing.traceback_of(error) or repr(error))
