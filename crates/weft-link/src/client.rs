@@ -12,8 +12,9 @@ use std::thread;
 use weft_core::Statistics;
 use weft_core::chan::End as Ended;
 
+use crate::blocks::Blocks;
 use crate::end::{About, ChannelId, End, Place, Side};
-use crate::frame::{Broken, Ends, Question, Reply, Request, Said};
+use crate::frame::{Broken, Ends, Frame, NoValues, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
 use crate::memory::Wire;
 use crate::operation::{Answer, Completion, Gone, Operation, RemoteCause, SubmitError};
@@ -28,6 +29,7 @@ pub struct Client {
 
 struct Inner {
     outbox: Arc<Outbox>,
+    blocks: Arc<Blocks>,
     book: Mutex<Book>,
     last_request: AtomicU64,
     last_channel: AtomicU64,
@@ -57,8 +59,10 @@ impl Client {
     /// # Errors
     /// The root is gone, or the system has no thread for it.
     pub fn connect(socket: Socket) -> io::Result<(Self, Wire)> {
+        let outbox = Outbox::new(socket);
         let inner = Arc::new(Inner {
-            outbox: Outbox::new(socket),
+            blocks: Blocks::new(outbox.clone()),
+            outbox,
             book: Mutex::default(),
             // Numbers of channels that are made here are odd.
             last_channel: AtomicU64::new(1),
@@ -85,10 +89,7 @@ impl Client {
         completion: &Arc<dyn Completion>,
     ) -> Result<u64, SubmitError> {
         let id = self.inner.number();
-        let frame = Request::Operation { id, operation }.write(&self.inner);
-        if let Some(size) = frame.too_large() {
-            return Err(SubmitError::TooLarge { size });
-        }
+        let frame = self.inner.frame(Request::Operation { id, operation })?;
         {
             let mut book = self.inner.book();
             if book.gone {
@@ -132,10 +133,7 @@ impl Client {
     /// # Errors
     /// As for [`submit`](Self::submit).
     pub fn fill(&self, channel: ChannelId, values: Vec<Wire>) -> Result<(), SubmitError> {
-        let frame = Request::Fill { channel, values }.write(&self.inner);
-        if let Some(size) = frame.too_large() {
-            return Err(SubmitError::TooLarge { size });
-        }
+        let frame = self.inner.frame(Request::Fill { channel, values })?;
         if self.inner.book().gone {
             return Err(SubmitError::Gone);
         }
@@ -228,6 +226,16 @@ impl Inner {
         self.last_request.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// A request as a frame that the root accepts.
+    fn frame(self: &Arc<Self>, request: Request) -> Result<Frame, SubmitError> {
+        let frame = request.write(self);
+        if let Some(size) = frame.too_large() {
+            self.blocks.take_back(&frame.lent);
+            return Err(SubmitError::TooLarge { size });
+        }
+        Ok(frame)
+    }
+
     fn send(self: &Arc<Self>, request: Request) {
         self.outbox.push([request.write(self)]);
     }
@@ -280,6 +288,7 @@ impl Inner {
                     let tell = self.book().calls.remove(&id);
                     let _ = tell.map(|tell| tell.send(said));
                 }
+                Reply::Notices(notices) => notices.into_iter().try_for_each(|notice| self.blocks.hear(notice))?,
             }
         }
         Ok(())
@@ -307,6 +316,7 @@ struct Burial<'a>(&'a Arc<Inner>);
 impl Drop for Burial<'_> {
     fn drop(&mut self) {
         self.0.outbox.kill();
+        self.0.blocks.end();
         let book = {
             let mut book = self.0.book();
             std::mem::replace(&mut *book, Book { gone: true, ..Book::default() })
@@ -334,21 +344,9 @@ impl Place for Inner {
     }
 }
 
-/// What is written has no ends in it.
-struct NoEnds;
-
-impl Ends for NoEnds {
-    fn export(&self, end: End) -> (ChannelId, Side, Arc<About>) {
-        unreachable!("{end:?} in a request without values")
-    }
-    fn import(&self, _: ChannelId, _: Side, _: About) -> Option<End> {
-        None
-    }
-}
-
 impl Inner {
     fn tell(&self, request: Request) {
-        self.outbox.push([request.write(&NoEnds)]);
+        self.outbox.push([request.write(&NoValues)]);
     }
 }
 
@@ -361,5 +359,9 @@ impl Ends for Arc<Inner> {
 
     fn import(&self, channel: ChannelId, side: Side, about: About) -> Option<End> {
         Some(End::new(side, Arc::new(about), channel, self.clone(), true))
+    }
+
+    fn blocks(&self) -> Option<&Arc<Blocks>> {
+        Some(&self.blocks)
     }
 }

@@ -6,8 +6,9 @@
 //!   body     a byte that says what it is, then its fields
 //! ```
 //!
-//! Numbers are little-endian and of fixed width. What stands in the body as a block is, in order, one of the descriptors that came with
-//! the frame, or one of the spilled ones: a frame whose descriptors the system would not carry has them as bytes instead.
+//! Numbers are little-endian and of fixed width. What stands in the body as a new block is, in order, one of the descriptors that came
+//! with the frame, or one of the spilled ones: a frame whose descriptors the system would not carry has them as bytes instead. A block
+//! that the reader has is named by its number (blocks.rs).
 //!
 //! A frame is read as if its writer were an enemy: lengths are believed only as far as there are bytes, and what makes no sense is
 //! [`Broken`], which ends the link.
@@ -17,10 +18,11 @@ use std::sync::Arc;
 use weft_core::chan::{End as Ended, Outcome, Overflow, Statistics};
 use weft_core::select::Policy;
 
+use crate::blocks::{Blocks, Notice, Outgoing};
 use crate::end::{About, ChannelId, End, Side};
 use crate::memory::{Attachment, Bytes, LARGE, Memory, Wire};
 use crate::operation::{Action, Case, Decided, Operation, RemoteCause};
-use crate::os::{Block, Descriptor, Mapping};
+use crate::os::{Descriptor, Passed};
 
 /// The length of a header.
 pub(crate) const HEADER: usize = 8;
@@ -36,17 +38,19 @@ pub(crate) struct Broken(pub(crate) &'static str);
 /// A frame to be written.
 pub(crate) struct Frame {
     pub(crate) bytes: Vec<u8>,
-    /// What is still to go with it.
-    pub(crate) blocks: Vec<Block>,
+    /// What is still to go with it: new blocks, and how many bytes of each belong to the value.
+    pub(crate) blocks: Vec<(Passed, usize)>,
+    /// The numbers of the blocks that are lent with it, and which of them are new.
+    pub(crate) lent: Vec<(u64, bool)>,
 }
 
 impl Frame {
     /// Bytes in place of descriptors.
     pub(crate) fn spill(&mut self) -> std::io::Result<()> {
         let mut bytes = vec![0; HEADER];
-        for block in &self.blocks {
-            bytes.extend((block.len() as u64).to_le_bytes());
-            block.copy_into(&mut bytes)?;
+        for (passed, len) in &self.blocks {
+            bytes.extend((*len as u64).to_le_bytes());
+            passed.copy_into(*len, &mut bytes)?;
         }
         let blocks = std::mem::take(&mut self.blocks).len() as u16;
         bytes.extend_from_slice(&self.bytes[HEADER..]);
@@ -60,6 +64,23 @@ impl Frame {
         let size = self.bytes.len() - HEADER;
         (size > LIMIT).then_some(size)
     }
+}
+
+/// What is to be said of blocks, in either direction.
+pub(crate) fn notices(notices: &[Notice]) -> Frame {
+    let mut writer = Writer::new(&NoValues);
+    writer.u8(NOTICES);
+    writer.count(notices.len());
+    for notice in notices {
+        let (kind, number) = match *notice {
+            Notice::Returned(number) => (0, number),
+            Notice::Retired(number) => (1, number),
+            Notice::Forgotten(number) => (2, number),
+        };
+        writer.u8(kind);
+        writer.u64(number);
+    }
+    writer.finish()
 }
 
 fn header(bytes: &mut [u8], descriptors: u16, spilled: u16) {
@@ -100,7 +121,27 @@ pub(crate) trait Ends {
     fn export(&self, end: End) -> (ChannelId, Side, Arc<About>);
     /// Enters an end into this side's book; `None`: the peer cannot have held it.
     fn import(&self, channel: ChannelId, side: Side, about: About) -> Option<End>;
+    /// The blocks of the link; `None`: it has none.
+    fn blocks(&self) -> Option<&Arc<Blocks>>;
 }
+
+/// For what carries no values, so neither ends nor blocks.
+pub(crate) struct NoValues;
+
+impl Ends for NoValues {
+    fn export(&self, end: End) -> (ChannelId, Side, Arc<About>) {
+        unreachable!("{end:?} in a frame without values")
+    }
+    fn import(&self, _: ChannelId, _: Side, _: About) -> Option<End> {
+        None
+    }
+    fn blocks(&self) -> Option<&Arc<Blocks>> {
+        None
+    }
+}
+
+/// The first byte of a frame of notices, as a request and as a reply.
+const NOTICES: u8 = 8;
 
 /// What a child sends.
 #[derive(Debug)]
@@ -113,6 +154,7 @@ pub(crate) enum Request {
     Close { channel: ChannelId, side: Side, cause: Option<RemoteCause> },
     Call { id: u64, channel: ChannelId, question: Question },
     Leave,
+    Notices(Vec<Notice>),
 }
 
 /// What a child asks about a channel, to be answered at once.
@@ -133,6 +175,7 @@ pub(crate) enum Reply {
     WouldBlock { id: u64 },
     Withdrawn { id: u64 },
     Said { id: u64, said: Said },
+    Notices(Vec<Notice>),
 }
 
 /// The answer to a question.
@@ -221,6 +264,7 @@ impl Request {
                 writer.u64(channel);
                 writer.wires(values);
             }
+            Self::Notices(said) => return notices(&said),
         }
         writer.finish()
     }
@@ -267,6 +311,7 @@ impl Request {
             }
             6 => Self::Leave,
             7 => Self::Fill { channel: reader.u64()?, values: reader.wires()? },
+            NOTICES => Self::Notices(reader.notices()?),
             _ => return Err(Broken("an unknown request")),
         };
         reader.finish()?;
@@ -335,6 +380,7 @@ impl Reply {
                     }
                 }
             }
+            Self::Notices(said) => return notices(&said),
         }
         writer.finish()
     }
@@ -386,6 +432,7 @@ impl Reply {
                 };
                 Self::Said { id, said }
             }
+            NOTICES => Self::Notices(reader.notices()?),
             _ => return Err(Broken("an unknown reply")),
         };
         reader.finish()?;
@@ -404,7 +451,8 @@ fn ended(end: Ended) -> u8 {
 /// What a frame is written with.
 struct Writer<'a> {
     bytes: Vec<u8>,
-    blocks: Vec<Block>,
+    blocks: Vec<(Passed, usize)>,
+    lent: Vec<(u64, bool)>,
     ends: &'a dyn Ends,
 }
 
@@ -412,12 +460,12 @@ impl<'a> Writer<'a> {
     fn new(ends: &'a dyn Ends) -> Self {
         let mut bytes = Vec::with_capacity(64);
         bytes.resize(HEADER, 0);
-        Self { bytes, blocks: Vec::new(), ends }
+        Self { bytes, blocks: Vec::new(), lent: Vec::new(), ends }
     }
 
     fn finish(mut self) -> Frame {
         header(&mut self.bytes, self.blocks.len() as u16, 0);
-        Frame { bytes: self.bytes, blocks: self.blocks }
+        Frame { bytes: self.bytes, blocks: self.blocks, lent: self.lent }
     }
 
     fn u8(&mut self, number: u8) {
@@ -479,14 +527,14 @@ impl<'a> Writer<'a> {
     fn wire(&mut self, wire: Wire) {
         match &wire.bytes {
             Bytes::Inline(bytes) => self.memory(bytes, None),
-            Bytes::Block(block) => self.memory(block.as_slice(), Some(&**block)),
+            Bytes::Block(block) => self.memory(block.as_slice(), Some(block)),
         }
         self.count(wire.attachments.len());
         for attachment in wire.attachments {
             match attachment {
                 Attachment::Memory(memory) => {
                     self.u8(0);
-                    self.memory(memory.as_slice(), Some(&*memory));
+                    self.memory(memory.as_slice(), Some(&memory));
                 }
                 Attachment::End(end) => {
                     self.u8(1);
@@ -499,17 +547,21 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Bytes, or a block where they are many and the system has a descriptor for us.
-    fn memory(&mut self, bytes: &[u8], memory: Option<&dyn Memory>) {
-        if bytes.len() >= LARGE && self.blocks.len() < MOST_BLOCKS {
-            // What came as a block goes on as the same block.
-            let known = memory.and_then(|memory| memory.as_any().downcast_ref::<Mapping>()).and_then(Mapping::block);
-            if let Some(block) = known.or_else(|| Block::holding(bytes).ok()) {
-                self.u8(1);
-                self.u64(block.len() as u64);
-                self.blocks.push(block);
-                return;
+    /// Bytes, or a block where they are many and there is one, or a descriptor for a new one.
+    fn memory(&mut self, bytes: &[u8], memory: Option<&Arc<dyn Memory>>) {
+        if bytes.len() >= LARGE
+            && let Some(blocks) = self.ends.blocks()
+            && let Some(Outgoing { number, new }) = blocks.lend(bytes, memory, self.blocks.len() < MOST_BLOCKS)
+        {
+            self.lent.push((number, new.is_some()));
+            self.u8(if new.is_some() { 1 } else { 2 });
+            self.u64(number);
+            self.u64(bytes.len() as u64);
+            if let Some((passed, size)) = new {
+                self.u64(size as u64);
+                self.blocks.push((passed, bytes.len()));
             }
+            return;
         }
         self.u8(0);
         self.text(bytes);
@@ -681,19 +733,42 @@ impl Reader<'_, '_> {
     }
 
     fn memory(&mut self) -> Result<Piece, Broken> {
-        if !self.bool()? {
+        let kind = self.u8()?;
+        if kind == 0 {
             return Ok(Piece::Inline(self.body.text()?.to_vec()));
         }
-        let length = self.size()?;
-        match self.body.blocks.next() {
-            Some(Arrived::Passed(descriptor)) => {
-                let mapping = Mapping::new(descriptor, length).map_err(|_| Broken("a block that cannot be mapped"))?;
-                Ok(Piece::Block(Arc::new(mapping)))
+        let blocks = self.ends.blocks().ok_or(Broken("a block on a link that has none"))?;
+        let (number, length) = (self.u64()?, self.size()?);
+        match kind {
+            1 => {
+                let size = self.size()?;
+                match self.body.blocks.next() {
+                    Some(Arrived::Passed(descriptor)) => {
+                        blocks.borrow_new(number, size, length, descriptor).map(Piece::Block)
+                    }
+                    Some(Arrived::Spilled(bytes)) if bytes.len() == length => {
+                        blocks.refuse(number, size);
+                        Ok(Piece::Inline(bytes))
+                    }
+                    Some(Arrived::Spilled(_)) => Err(Broken("a block of another length than announced")),
+                    None => Err(Broken("a block that did not come")),
+                }
             }
-            Some(Arrived::Spilled(bytes)) if bytes.len() == length => Ok(Piece::Inline(bytes)),
-            Some(Arrived::Spilled(_)) => Err(Broken("a block of another length than announced")),
-            None => Err(Broken("a block that did not come")),
+            2 => blocks.borrow_known(number, length).map(Piece::Block),
+            _ => Err(Broken("an unknown kind of memory")),
         }
+    }
+
+    fn notices(&mut self) -> Result<Vec<Notice>, Broken> {
+        self.list(|reader| {
+            let (kind, number) = (reader.u8()?, reader.u64()?);
+            match kind {
+                0 => Ok(Notice::Returned(number)),
+                1 => Ok(Notice::Retired(number)),
+                2 => Ok(Notice::Forgotten(number)),
+                _ => Err(Broken("an unknown notice")),
+            }
+        })
     }
 }
 

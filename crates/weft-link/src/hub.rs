@@ -21,6 +21,7 @@ use std::thread;
 use weft_core::chan::{Chan, End as Ended, Outcome, Wakes};
 use weft_core::error::Cause;
 
+use crate::blocks::Blocks;
 use crate::end::{About, ChannelId, End, Place, Side};
 use crate::frame::{Broken, Ends, Frame, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
@@ -85,8 +86,8 @@ impl<V: Parcel> Hub<V> {
         // Relaxed: it only has to be another one each time.
         let id = PeerId(self.inner.last.fetch_add(1, Ordering::Relaxed) + 1);
         let outbox = Outbox::new(socket);
-        let host = self.inner.host.clone();
-        let peer = Arc::new(Peer { id, outbox, host, book: Mutex::default() });
+        let (blocks, host) = (Blocks::new(outbox.clone()), self.inner.host.clone());
+        let peer = Arc::new(Peer { id, outbox, blocks, host, book: Mutex::default() });
         lock(&self.inner.peers).insert(id, peer.clone());
         let (reader, inner) = (peer.clone(), Arc::downgrade(&self.inner));
         let spawned = thread::Builder::new().name(format!("weft-link-{}", id.0)).spawn(move || {
@@ -196,6 +197,7 @@ pub(crate) fn undelivered<V: 'static>(host: &dyn Host<V>, chan: &Arc<Chan<V>>, v
 pub(crate) struct Peer<V: Parcel> {
     id: PeerId,
     outbox: Arc<Outbox>,
+    blocks: Arc<Blocks>,
     pub(crate) host: Arc<dyn Host<V>>,
     book: Mutex<Book<V>>,
 }
@@ -370,6 +372,7 @@ impl<V: Parcel> Peer<V> {
                 let said = self.answer(channel, question, turn);
                 turn.frames.extend(self.frame(Reply::Said { id, said }));
             }
+            Request::Notices(notices) => notices.into_iter().try_for_each(|notice| self.blocks.hear(notice))?,
             Request::Leave => {}
         }
         Ok(())
@@ -467,6 +470,7 @@ impl<V: Parcel> Peer<V> {
     /// Withdraws what the peer waits for, and closes what it holds.
     fn bury(&self, departure: Departure) {
         self.outbox.kill();
+        self.blocks.end();
         let (parties, held) = {
             let mut book = lock(&self.book);
             book.dead = true;
@@ -529,5 +533,9 @@ impl<V: Parcel> Ends for Peer<V> {
     fn import(&self, channel: ChannelId, side: Side, _: About) -> Option<End> {
         let (chan, about, counted) = lock(&self.book).take(channel, side)?;
         Some(rooted(chan, self.host.clone(), about, side, counted))
+    }
+
+    fn blocks(&self) -> Option<&Arc<Blocks>> {
+        Some(&self.blocks)
     }
 }

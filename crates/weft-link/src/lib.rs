@@ -14,7 +14,8 @@
 //! * [`Hub`] is the root's side, [`Client`] a child's. Between them is a [`Socket`], half of a connected pair.
 //! * A value crosses as a [`Wire`]; what the values of a channel are is for the embedding program to say ([`Parcel`]).
 //! * An [`End`] is a channel's end that can travel: the root counts it, and takes the count back when the child closes it or dies.
-//! * 64 KiB and more travel as memory, not as bytes: one copy, made by the sender ([`Memory`]).
+//! * 64 KiB and more travel as memory, not as bytes: one copy, made by the sender ([`Memory`]), into a block that is used again
+//!   when the receiver has let go of it.
 //!
 //! # What does not happen
 //!
@@ -28,6 +29,7 @@
 //!
 //! Linux and macOS. Elsewhere [`Socket::pair`] is an error, and there is no other way to begin.
 
+mod blocks;
 mod client;
 mod end;
 mod frame;

@@ -5,20 +5,27 @@
 //! written by that one, together with all others that have come meanwhile. What the socket does not take is left to a thread that waits until
 //! it does, and which is started when that first happens. So nobody ever waits for the peer to read.
 //!
-//! True whenever `queue` is unlocked: if it holds a frame, somebody is writing (or the link is over).
+//! What is to be said of blocks (blocks.rs) has no hurry: it goes with the next frame, and alone only when much memory waits for it.
+//!
+//! True whenever `queue` is unlocked: if something in it is due, somebody is writing (or the link is over).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use crate::frame::{Frame, MOST_BLOCKS};
+use crate::blocks::Notice;
+use crate::frame::{self, Frame, MOST_BLOCKS};
 use crate::os::{Socket, is_too_many_in_flight};
 
 /// How many frames go out in one write.
 const MOST_FRAMES: usize = 64;
 /// How many times a thread writes what others have queued before it goes about its own business again.
 const ROUNDS: usize = 8;
+/// How many bytes of blocks may wait for a notice that is written with something else.
+const UNTOLD_BYTES: usize = 16 << 20;
+/// And how many notices.
+const UNTOLD: usize = 32;
 
 pub(crate) struct Outbox {
     socket: Socket,
@@ -31,6 +38,9 @@ pub(crate) struct Outbox {
 #[derive(Default)]
 struct Queue {
     frames: VecDeque<Frame>,
+    notices: Vec<Notice>,
+    /// How large the blocks are that the notices speak of.
+    untold: usize,
     /// Somebody is writing, or the thread has been told to.
     writing: bool,
     /// The thread is to write. It goes back to false when the thread has seen it.
@@ -66,6 +76,22 @@ impl Outbox {
         }
         queue.frames.extend(frames);
         if queue.writing || queue.frames.is_empty() {
+            return;
+        }
+        queue.writing = true;
+        drop(queue);
+        self.write(ROUNDS);
+    }
+
+    /// Tells the peer of a block of this size, at the next occasion.
+    pub(crate) fn notify(self: &Arc<Self>, notice: Notice, size: usize) {
+        let mut queue = self.lock();
+        if queue.dead {
+            return;
+        }
+        queue.notices.push(notice);
+        queue.untold = queue.untold.saturating_add(size);
+        if queue.writing || !queue.is_due() {
             return;
         }
         queue.writing = true;
@@ -112,11 +138,16 @@ impl Outbox {
             return true;
         }
         let mut queue = self.lock();
-        if queue.frames.is_empty() {
+        if !queue.is_due() {
             queue.writing = false;
             return false;
         }
         std::mem::swap(&mut queue.frames, &mut batch.frames);
+        if !queue.notices.is_empty() {
+            queue.untold = 0;
+            batch.frames.push_front(frame::notices(&queue.notices));
+            queue.notices.clear();
+        }
         true
     }
 
@@ -156,6 +187,13 @@ impl Outbox {
     }
 }
 
+impl Queue {
+    /// Whether there is something that should not wait.
+    fn is_due(&self) -> bool {
+        !self.frames.is_empty() || self.untold > UNTOLD_BYTES || self.notices.len() > UNTOLD
+    }
+}
+
 impl Batch {
     /// One write, of as much as it takes.
     fn write(&mut self, socket: &Socket) -> io::Result<()> {
@@ -166,7 +204,7 @@ impl Batch {
             if descriptors.len() + frame.blocks.len() > MOST_BLOCKS {
                 break;
             }
-            descriptors.extend(frame.blocks.iter().map(|block| block.descriptor()));
+            descriptors.extend(frame.blocks.iter().map(|(passed, _)| passed.descriptor()));
             *slice = IoSlice::new(&frame.bytes[if count == 0 { self.written } else { 0 }..]);
             count += 1;
         }

@@ -14,6 +14,34 @@ impl Ends for Nowhere {
     fn import(&self, _: ChannelId, _: Side, _: About) -> Option<End> {
         None
     }
+    fn blocks(&self) -> Option<&Arc<Blocks>> {
+        None
+    }
+}
+
+/// And with blocks, whose notices nobody reads.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+struct Linked(Arc<Blocks>, #[expect(dead_code)] crate::os::Socket);
+
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+impl Linked {
+    fn new() -> Self {
+        let (ours, theirs) = crate::os::Socket::pair().unwrap();
+        Self(Blocks::new(crate::outbox::Outbox::new(ours)), theirs)
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+impl Ends for Linked {
+    fn export(&self, end: End) -> (ChannelId, Side, Arc<About>) {
+        Nowhere.export(end)
+    }
+    fn import(&self, channel: ChannelId, side: Side, about: About) -> Option<End> {
+        Nowhere.import(channel, side, about)
+    }
+    fn blocks(&self) -> Option<&Arc<Blocks>> {
+        Some(&self.0)
+    }
 }
 
 fn body(frame: &Frame) -> Body<'_> {
@@ -107,6 +135,37 @@ proptest! {
     }
 
     #[test]
+    fn notices_are_read_as_they_were_written(numbers in prop::collection::vec((0..3, any::<u64>()), 0..40)) {
+        let said = numbers.iter().map(|(kind, number)| match kind {
+            0 => Notice::Returned(*number),
+            1 => Notice::Retired(*number),
+            _ => Notice::Forgotten(*number),
+        });
+        let said: Vec<_> = said.collect();
+        let frame = notices(&said);
+        let request = Request::read(body(&frame), &Nowhere);
+        assert!(matches!(request, Ok(Request::Notices(read)) if read == said));
+        let reply = Reply::read(body(&frame), &Nowhere);
+        assert!(matches!(reply, Ok(Reply::Notices(read)) if read == said));
+    }
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    fn any_word_of_blocks_is_a_message_or_broken(kind in 0_u8..4, fields: [u64; 3], spilled: bool, rest in prop::collection::vec(0_u8..9, 0..40)) {
+        let linked = Linked::new();
+        let fields = fields.map(|field| if spilled { field % 8 } else { field });
+        let words = fields.iter().flat_map(|field| field.to_le_bytes());
+        let value: Vec<u8> = [7].into_iter().chain([0; 8]).chain([1, 0, 0, 0, kind]).chain(words).chain(rest).collect();
+        let front = if spilled { [&1_u64.to_le_bytes()[..], &[9]].concat() } else { Vec::new() };
+        let bytes = [front, value].concat();
+        let header = Header { length: bytes.len(), descriptors: 0, spilled: usize::from(spilled) };
+        let body = Body::new(header, &bytes, std::iter::empty()).unwrap();
+        if let Ok(Request::Notices(said)) = Request::read(body, &linked) {
+            prop_assert!(said.into_iter().all(|notice| linked.0.hear(notice).is_err()));
+        }
+    }
+
+    #[test]
     fn a_shortened_frame_is_broken(keep in 0.0..1.0_f64, values in wires()) {
         let frame = Request::Fill { channel: 1, values: values.iter().map(|parts| wire(parts)).collect() }.write(&Nowhere);
         let length = ((frame.bytes.len() - HEADER) as f64 * keep) as usize;
@@ -121,11 +180,12 @@ proptest! {
 fn a_frame_whose_descriptors_are_refused_carries_the_same_as_bytes() {
     let large: Vec<u8> = (0..LARGE + 5).map(|n| n as u8).collect();
     let values = vec![wire(&[vec![1, 2], large.clone()]), wire(&[large.clone(), vec![3]])];
-    let mut frame = Request::Fill { channel: 7, values }.write(&Nowhere);
+    let (writer, reader) = (Linked::new(), Linked::new());
+    let mut frame = Request::Fill { channel: 7, values }.write(&writer);
     assert_eq!(frame.blocks.len(), 2);
     assert!(frame.bytes.len() < LARGE);
     frame.spill().unwrap();
     assert!(frame.blocks.is_empty() && frame.bytes.len() > 2 * LARGE);
-    let Ok(Request::Fill { channel: 7, values }) = Request::read(body(&frame), &Nowhere) else { panic!() };
+    let Ok(Request::Fill { channel: 7, values }) = Request::read(body(&frame), &reader) else { panic!() };
     assert_eq!(values.iter().map(parts).collect::<Vec<_>>(), [[vec![1, 2], large.clone()], [large, vec![3]]]);
 }

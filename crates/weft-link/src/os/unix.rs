@@ -1,17 +1,21 @@
 //! Linux and macOS.
 //!
-//! A block is a sealed memfd (memfd_create(2), fcntl(2) F_ADD_SEALS), on macOS a shared memory object whose name is gone before it holds
-//! anything. Either is freed by the system with its last descriptor and mapping, however its holders end.
+//! A block is a memfd (memfd_create(2)), on macOS a shared memory object whose name is gone before it holds anything. Either is freed by
+//! the system with its last descriptor and mapping, however its holders end.
+//!
+//! On Linux it is sealed (fcntl(2), F_ADD_SEALS): nobody can shorten it, which would kill who reads it, and nobody but its maker can
+//! write to it, whose mapping is older than the seal (F_SEAL_FUTURE_WRITE, Linux 5.1; before, and on macOS, all who have the
+//! descriptor could). That the maker writes only when all have returned the block is its word: it is this program, too.
 
-use std::any::Any;
+use std::ffi::c_int;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, retry_on_intr};
@@ -23,7 +27,6 @@ use rustix::net::{
 use rustix::process::{Resource, getrlimit};
 
 use crate::frame::MOST_BLOCKS;
-use crate::memory::Memory;
 
 pub(crate) use std::os::fd::OwnedFd as Descriptor;
 
@@ -155,41 +158,27 @@ fn may_keep() -> bool {
     KEPT.load(Ordering::Relaxed) < most
 }
 
-/// Memory that can be passed to another process and is never written to again.
+/// The descriptor of a block, to be passed to another process.
 #[derive(Clone)]
-pub(crate) struct Block(Arc<Kept>);
+pub(crate) struct Passed(Arc<Kept>);
 
-struct Kept {
-    descriptor: OwnedFd,
-    len: usize,
-}
+struct Kept(OwnedFd);
 
-impl Block {
-    /// A copy of the bytes. An error means that they should travel as bytes.
-    pub(crate) fn holding(bytes: &[u8]) -> io::Result<Self> {
-        if !may_keep() {
-            return Err(io::ErrorKind::ResourceBusy.into());
-        }
-        Ok(Self::keeping(copied(bytes)?, bytes.len()))
-    }
-
-    fn keeping(descriptor: OwnedFd, len: usize) -> Self {
+impl Passed {
+    fn new(descriptor: OwnedFd) -> Self {
         KEPT.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::new(Kept { descriptor, len }))
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len
+        Self(Arc::new(Kept(descriptor)))
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.0.descriptor.as_fd()
+        self.0.0.as_fd()
     }
 
-    /// Appends the bytes.
-    pub(crate) fn copy_into(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
-        let mapping = Mapping::of(&self.0.descriptor, self.0.len)?;
-        bytes.extend_from_slice((&mapping as &dyn Memory).as_slice());
+    /// Appends the first bytes.
+    pub(crate) fn copy_into(&self, len: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let region = Region::of(self.descriptor(), len, ProtFlags::READ)?;
+        // SAFETY: as long as that, and written to by nobody: the block is lent.
+        bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(region.start.as_ptr(), len) });
         Ok(())
     }
 }
@@ -200,74 +189,108 @@ impl Drop for Kept {
     }
 }
 
-/// A block as memory of this process: private and read-only.
-pub(crate) struct Mapping {
-    start: NonNull<u8>,
-    len: usize,
-    /// To be passed on; `None` when there were too many.
-    block: Option<Block>,
+/// A block of ours, to be written to by whoever has it.
+pub(crate) struct Block {
+    region: Region,
+    passed: Passed,
 }
 
-// SAFETY: the memory is read-only, belongs to nobody else, and is unmapped by `drop` alone.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
+impl Block {
+    /// A new block that begins with these bytes; there are at most as many as its size. An error means that they should travel as bytes.
+    pub(crate) fn holding(bytes: &[u8], size: usize) -> io::Result<Self> {
+        if !may_keep() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let (descriptor, region) = made(bytes, size)?;
+        Ok(Self { region, passed: Passed::new(descriptor) })
+    }
+
+    /// Writes to it again. Nobody reads it, as long as all keep to blocks.rs.
+    pub(crate) fn fill(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.region.len, "more bytes than the block has");
+        // SAFETY: ours to write, and at least as long; the bytes are elsewhere, for what is in an idle block has been returned.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.region.start.as_ptr(), bytes.len()) };
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.region.len
+    }
+
+    pub(crate) fn passed(&self) -> Passed {
+        self.passed.clone()
+    }
+}
+
+/// A block of another process, which is only read here.
+pub(crate) struct Mapping {
+    region: Region,
+    /// `None` when there were too many.
+    passed: Option<Passed>,
+}
 
 impl Mapping {
     /// Maps what another process has passed.
-    pub(crate) fn new(descriptor: OwnedFd, len: usize) -> io::Result<Self> {
-        check(&descriptor, len)?;
-        let mut mapping = Self::of(&descriptor, len)?;
-        mapping.block = may_keep().then(|| Block::keeping(descriptor, len));
-        Ok(mapping)
+    pub(crate) fn new(descriptor: OwnedFd, size: usize) -> io::Result<Self> {
+        check(&descriptor, size)?;
+        let region = Region::of(descriptor.as_fd(), size, ProtFlags::READ)?;
+        Ok(Self { region, passed: may_keep().then(|| Passed::new(descriptor)) })
     }
 
-    /// Maps a block that was checked, or that this process made.
-    fn of(descriptor: &OwnedFd, len: usize) -> io::Result<Self> {
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        self.region.start.as_ptr()
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.region.len
+    }
+
+    /// To be passed on.
+    pub(crate) fn passed(&self) -> Option<Passed> {
+        self.passed.clone()
+    }
+}
+
+/// Memory that is shared with other processes.
+struct Region {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is unmapped by `drop` alone; who may write to it, and when, is for its holders to say.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    fn of(descriptor: BorrowedFd<'_>, len: usize, allowed: ProtFlags) -> io::Result<Self> {
         // SAFETY: a new mapping, at an address of the system's choice, takes nothing away from anybody.
-        let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, descriptor.as_fd(), 0) }?;
+        let start = unsafe { mmap(ptr::null_mut(), len, allowed, MapFlags::SHARED, descriptor, 0) }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, len, block: None })
-    }
-
-    pub(crate) fn block(&self) -> Option<Block> {
-        self.block.clone()
+        Ok(Self { start, len })
     }
 }
 
-impl Memory for Mapping {
-    fn as_ptr(&self) -> *const u8 {
-        self.start.as_ptr()
-    }
-    fn len(&self) -> usize {
-        self.len
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-}
-
-impl Drop for Mapping {
+impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: mapped by `of` with this length, and whoever reads it borrows from `self`, which is going.
+        // SAFETY: mapped by `of` with this length, and whoever uses it borrows from `self`, which is going.
         let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
         debug_assert!(unmapped.is_ok());
     }
 }
 
-/// Refuses what is shorter than announced, or may change: reading it could kill the process.
+/// Refuses what is shorter than announced, or may become so: reading it could kill the process.
 #[cfg(target_os = "linux")]
 fn check(descriptor: &OwnedFd, len: usize) -> io::Result<()> {
     use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
     let seals = fcntl_get_seals(descriptor)?;
     let size = fstat(descriptor)?.st_size;
-    if seals.contains(SealFlags::SHRINK | SealFlags::WRITE) && usize::try_from(size).is_ok_and(|size| len <= size) {
+    if seals.contains(SealFlags::SHRINK) && usize::try_from(size).is_ok_and(|size| len <= size) {
         return Ok(());
     }
     Err(io::ErrorKind::InvalidData.into())
 }
 
-/// As on Linux; but there are no seals, and that nobody writes to it is the word of the peer, which is this program too.
+/// As on Linux; but there are no seals, and that nobody shortens it is the word of the peer, which is this program too.
 #[cfg(target_os = "macos")]
 fn check(descriptor: &OwnedFd, len: usize) -> io::Result<()> {
     let size = rustix::fs::fstat(descriptor)?.st_size;
@@ -278,21 +301,28 @@ fn check(descriptor: &OwnedFd, len: usize) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
-fn copied(bytes: &[u8]) -> io::Result<OwnedFd> {
-    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+fn made(bytes: &[u8], size: usize) -> io::Result<(OwnedFd, Region)> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
     let descriptor = memfd_create("weft", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut rest = bytes;
     while !rest.is_empty() {
-        // Writing finds the pages without a fault for each of them, which filling a mapping would take.
+        // Writing finds the pages without a fault for each of them, which filling the mapping would take.
         let written = retry_on_intr(|| rustix::io::write(&descriptor, rest))?;
         rest = &rest[written..];
     }
-    fcntl_add_seals(&descriptor, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
-    Ok(descriptor)
+    ftruncate(&descriptor, size as u64)?;
+    let region = Region::of(descriptor.as_fd(), size, ProtFlags::READ | ProtFlags::WRITE)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    match fcntl_add_seals(&descriptor, seals | SealFlags::FUTURE_WRITE) {
+        // Linux before 5.1 does not know that one.
+        Err(Errno::INVAL) => fcntl_add_seals(&descriptor, seals)?,
+        sealed => sealed?,
+    }
+    Ok((descriptor, region))
 }
 
 #[cfg(target_os = "macos")]
-fn copied(bytes: &[u8]) -> io::Result<OwnedFd> {
+fn made(bytes: &[u8], size: usize) -> io::Result<(OwnedFd, Region)> {
     use rustix::fs::{Mode, ftruncate};
     use rustix::shm;
     /// Tells the names of this process apart.
@@ -310,14 +340,54 @@ fn copied(bytes: &[u8]) -> io::Result<OwnedFd> {
         }
     };
     fcntl_setfd(&descriptor, FdFlags::CLOEXEC)?;
-    ftruncate(&descriptor, bytes.len() as u64)?;
-    // SAFETY: a new mapping takes nothing away from anybody.
-    let start =
-        unsafe { mmap(ptr::null_mut(), bytes.len(), ProtFlags::WRITE, MapFlags::SHARED, descriptor.as_fd(), 0) }?;
-    // SAFETY: the mapping is ours alone and as long as the bytes; it goes with nothing pointing to it.
-    unsafe {
-        ptr::copy_nonoverlapping(bytes.as_ptr(), start.cast(), bytes.len());
-        munmap(start, bytes.len())?;
+    ftruncate(&descriptor, size as u64)?;
+    let region = Region::of(descriptor.as_fd(), size, ProtFlags::READ | ProtFlags::WRITE)?;
+    // SAFETY: the mapping is ours alone, and at least as long as the bytes.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), region.start.as_ptr(), bytes.len()) };
+    Ok((descriptor, region))
+}
+
+/// A moment in the life of this process, as far as forks go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Forks(u64);
+
+/// How often this process was forked, and above `PROCESS` how often it came out of a fork itself.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+const PROCESS: u64 = 1 << 32;
+
+unsafe extern "C" {
+    /// POSIX: `prepare` is called before each fork, the others after it.
+    fn pthread_atfork(
+        prepare: Option<unsafe extern "C" fn()>,
+        parent: Option<unsafe extern "C" fn()>,
+        child: Option<unsafe extern "C" fn()>,
+    ) -> c_int;
+}
+
+unsafe extern "C" fn forks() {
+    FORKS.fetch_add(1, Ordering::SeqCst);
+}
+
+unsafe extern "C" fn is_forked() {
+    FORKS.fetch_add(PROCESS, Ordering::SeqCst);
+}
+
+impl Forks {
+    /// From the first call on, forks are counted.
+    pub(crate) fn now() -> Self {
+        static COUNTED: Once = Once::new();
+        COUNTED.call_once(|| {
+            // Before a fork and after it: what came between the two must not look younger than the fork.
+            // SAFETY: the functions touch one atomic number, which is all that may be done there. It fails only without memory
+            // for three pointers; then forks go unseen.
+            unsafe { pthread_atfork(Some(forks), Some(forks), Some(is_forked)) };
+        });
+        // SeqCst, with the above: it is in one order with the forks.
+        Self(FORKS.load(Ordering::SeqCst))
     }
-    Ok(descriptor)
+
+    /// Whether both are of one process, and not of one and a child that was forked from it.
+    pub(crate) fn is_same_process(self, other: Self) -> bool {
+        self.0 / PROCESS == other.0 / PROCESS
+    }
 }

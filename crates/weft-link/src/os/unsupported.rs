@@ -1,9 +1,6 @@
 //! Any other system: there is no socket, so nothing that needs one is ever reached.
 
-use std::any::Any;
 use std::io::{self, IoSlice};
-
-use crate::memory::Memory;
 
 /// One end of a link. There is none on this system: processes are linked on Linux and macOS.
 #[derive(Debug)]
@@ -44,22 +41,34 @@ pub(crate) fn is_too_many_in_flight(_: &io::Error) -> bool {
 pub(crate) enum Descriptor {}
 
 #[derive(Clone)]
-pub(crate) enum Block {}
+pub(crate) enum Passed {}
 
-impl Block {
-    pub(crate) fn holding(_: &[u8]) -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match *self {}
-    }
-
+impl Passed {
     pub(crate) fn descriptor(&self) -> Descriptor {
         match *self {}
     }
 
-    pub(crate) fn copy_into(&self, _: &mut Vec<u8>) -> io::Result<()> {
+    pub(crate) fn copy_into(&self, _: usize, _: &mut Vec<u8>) -> io::Result<()> {
+        match *self {}
+    }
+}
+
+pub(crate) enum Block {}
+
+impl Block {
+    pub(crate) fn holding(_: &[u8], _: usize) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn fill(&mut self, _: &[u8]) {
+        match *self {}
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn passed(&self) -> Passed {
         match *self {}
     }
 }
@@ -71,19 +80,29 @@ impl Mapping {
         match descriptor {}
     }
 
-    pub(crate) fn block(&self) -> Option<Block> {
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        match *self {}
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        match *self {}
+    }
+
+    pub(crate) fn passed(&self) -> Option<Passed> {
         match *self {}
     }
 }
 
-impl Memory for Mapping {
-    fn as_ptr(&self) -> *const u8 {
-        match *self {}
+/// There is nothing that a fork could make a difference to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Forks;
+
+impl Forks {
+    pub(crate) fn now() -> Self {
+        Self
     }
-    fn len(&self) -> usize {
-        match *self {}
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
+
+    pub(crate) fn is_same_process(self, _: Self) -> bool {
+        true
     }
 }
