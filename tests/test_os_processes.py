@@ -1081,3 +1081,46 @@ def test_ctrl_c_ends_a_program_and_its_children(function):
     _, errors = parent.communicate(timeout=LIMIT)
     assert parent.returncode == -signal.SIGINT and errors.rstrip().endswith("KeyboardInterrupt")
     spin(lambda: is_gone(pid))
+
+
+# --- blocks of memory that are used again ---------------------------------------------------------------------------
+
+
+def test_what_was_received_does_not_change_while_it_is_read(swap):
+    kept = []
+    for n in range(40):
+        kept.append((n, swap(memoryview(bytes([n]) * (1 << 20)))))
+        if len(kept) > 5:
+            kept.pop(n % 5)  # its block is used again
+    assert all(bytes(view) == bytes([n]) * (1 << 20) for n, view in kept)
+
+
+@LINUX
+def test_blocks_are_used_again_and_no_descriptors_pile_up(swap):
+    def blocks():
+        open_ones = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
+        return {os.stat(path).st_ino for path in open_ones if "memfd:weft" in os.path.realpath(path)}
+
+    before, seen = blocks(), set()
+    for _ in range(50):
+        swap(memoryview(bytes(1 << 20)))
+        seen |= blocks()
+    assert len(seen - before) <= 3, "one that is read, one on its way back, one to write to"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_what_a_forked_child_inherits_does_not_change_when_its_parent_lets_go(swap):
+    view = swap(memoryview(b"1" * (1 << 20)))
+    ear, mouth = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.read(ear, 1)
+        os._exit(0 if bytes(view) == b"1" * (1 << 20) else 1)
+    del view
+    for _ in range(20):
+        swap(memoryview(b"2" * (1 << 20)))
+    os.write(mouth, b"!")
+    os.close(ear)
+    os.close(mouth)
+    assert os.waitpid(pid, 0)[1] == 0
