@@ -203,7 +203,7 @@ impl Decoder<'_> {
         unsafe { ffi::call(unpickle, &arguments.each_ref().map(Owned::as_ptr)) }
     }
 
-    /// A `bytes` that was given away, as another process has it.
+    /// A `bytes` that was given away, as another process has it, or that was lent.
     fn block(&mut self) -> Py<Owned> {
         if !matches!(self.reader.next().map_err(malformed)?, Token::Attachment(_)) {
             return Err(ffi::value_error("what was received misses its block of memory"));

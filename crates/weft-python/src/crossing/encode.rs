@@ -13,6 +13,7 @@ use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
 
+use weft_link::LARGE;
 use weft_wire::Writer;
 
 use super::payload::{Attachment, Given, Lent, Payload};
@@ -178,6 +179,11 @@ impl<'a> Encoder<'a> {
                 self.text(object)?;
             } else if kind == &raw mut c::PyBytes_Type {
                 let size = c::PyBytes_Size(object) as usize;
+                if size >= LARGE {
+                    // A pickle without a word, and one block: see `decode`. It does not change, so whoever reads it makes the only copy.
+                    self.writer.pickle(&[], 1);
+                    return self.lend(object);
+                }
                 self.writer.bytes(std::slice::from_raw_parts(c::PyBytes_AsString(object).cast(), size));
             } else if kind == &raw mut c::PyByteArray_Type {
                 if self.is_known(object)? {
@@ -457,7 +463,7 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// The memory of a `PickleBuffer`.
+    /// The memory of a `PickleBuffer` or a `bytes`.
     fn lend(&mut self, buffer: *mut PyObject) -> Written {
         let mut view = Box::new(c::Py_buffer::new());
         // SAFETY: a live object, and room for its view, which is released by whom it is given to.
