@@ -1,4 +1,4 @@
-"""What passes between interpreters, and what they cost, beside what the machine itself takes.
+"""What passes between interpreters, and between processes, and what they cost, beside what the machine itself takes.
 
     python benches/cores.py                 some three minutes
     python benches/cores.py --only echo     one measurement; `--list` tells which there are
@@ -98,6 +98,18 @@ ROWS = {
         Row("8 MiB of a `memoryview`", "memoryview", 400, gigabytes, ("bytes_per_second",)),
         Row("an `array` of 8 MiB, pickled and back", "pickle-array", 50, gigabytes, ("bytes_per_second",)),
     ],
+    "blocks": [
+        Row("8 MiB of a `memoryview`, to a process", "to", 200, gigabytes, ("bytes_per_second",)),
+        Row("from a process", "from", 200, gigabytes, ("bytes_per_second",)),
+        Row("from one process to another", "across", 200, gigabytes, ("bytes_per_second",)),
+        Row("8 MiB of `bytes`, to a process", "bytes", 200, gigabytes, ("bytes_per_second",)),
+        Row("the same, `multiprocessing.Queue`", "queue", 30, gigabytes, ("bytes_per_second",)),
+    ],
+    "messages": [
+        Row("ints, `send`", "ints", 20_000, per_second, ("per_second",)),
+        Row("ints, `send_many` and `recv_many`", "ints-many", 500_000, per_second, ("per_second",)),
+        Row("ints, `multiprocessing.Queue`", "queue", 100_000, per_second, ("per_second",)),
+    ],
     "map": [
         Row("`Pool(1).map`", "1", 200, milliseconds, ("seconds",)),
         Row("`Pool(2).map`", "2", 200, milliseconds, ("seconds",)),
@@ -123,6 +135,8 @@ TITLES = {
     "echo": "A round trip to another interpreter and back",
     "small": "Small values to another interpreter, buffered",
     "large": "Blocks of memory to another interpreter, sent until received",
+    "blocks": "Blocks of memory between processes",
+    "messages": "Small values to another process, buffered",
     "map": "Pure computing, 20 pieces",
     "start": "To start an interpreter",
     "memory": "Memory of each interpreter",
@@ -177,6 +191,14 @@ TARGETS = [
         for option in ("ints", "ints-many", "tuples", "tuples-many")
     ),
     Target("1 MiB of bytes: weft / pickling", "large", "bytes", "pickle-bytes", "bytes_per_second", ">=", 20),
+    *(
+        target
+        for option, words in (("to", "to a process"), ("from", "from a process"), ("across", "process to process"))
+        for target in (
+            Target(f"8 MiB {words}, GB/s", "blocks", option, "", "bytes_per_second", ">=", 2, 1e-9),
+            Target(f"8 MiB {words}: weft / multiprocessing", "blocks", option, "queue", "bytes_per_second", ">=", 4),
+        )
+    ),
     Target("8 MiB: memoryview / pickling", "large", "memoryview", "pickle-array", "bytes_per_second", ">=", 20),
 ]
 

@@ -3,19 +3,24 @@
     echo     weft-0, weft-1, weft-spin, queue, queue-busy     N round trips to another interpreter
     small    ints, ints-many, tuples, tuples-many, queue      N values to another interpreter, buffered
     large    bytes, memoryview, pickle-bytes, pickle-array    N blocks to another interpreter, or pickled and back
+    blocks   to, from, across, bytes, queue                   N blocks of 8 MiB between processes
+    messages ints, ints-many, queue                           N values to another process, buffered
     map      1, 2, bare-1, bare-2                             N pieces of pure computing on so many interpreters, or processes
     start    weft, bare                                       an interpreter, until it has run something; N is not used
     memory   weft, bare                                       N interpreters that wait
 
-Prints one JSON object. `queue` is the standard library's between interpreters, which its 3.13 has for its own tests only;
+Prints one JSON object. `queue` is the standard library's between interpreters, which its 3.13 has for its own tests only, or
+`multiprocessing.Queue`;
 `bare` an interpreter of the standard library's, or a process.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
+import multiprocessing
 import operator
 import os
 import pickle
@@ -225,6 +230,114 @@ def measure_large(option: str, n: int) -> dict[str, float]:
     return {"bytes_per_second": lap * size / (min(spent) / 1e9)}
 
 
+# --- between processes -------------------------------------------------------------------------------------------------
+
+
+def block_of(option: str) -> Any:
+    return b"\7" * (8 * MIB) if option in ("bytes", "queue") else memoryview(array("B", b"\7" * (8 * MIB)))
+
+
+def give_blocks(go: weft.Receiver[None], blocks: weft.Sender[Any], n: int) -> None:
+    block = block_of("from")
+    with go, blocks:
+        for _ in go:
+            for _ in range(n):
+                blocks.send(block).wait()
+
+
+def count_blocks(blocks: weft.Receiver[Any], taken: weft.Sender[int], n: int) -> None:
+    """Tell each time that so many have come."""
+    with blocks, taken:
+        number = 0
+        for block in blocks:
+            number += block[-1] == 7
+            del block  # before the next one is waited for
+            if number == n:
+                taken.send(number).wait()
+                number = 0
+
+
+def count_queue(values: Any, taken: Any, n: int) -> None:
+    while values.get() is not None:
+        for _ in range(n - 1):
+            values.get()
+        taken.put(n)
+
+
+def through_a_queue(value: Any, bound: int, n: int) -> float:
+    """The seconds of the second of two laps through `multiprocessing.Queue`."""
+    context = multiprocessing.get_context("spawn")
+    values, taken = context.Queue(bound), context.Queue()
+    process = context.Process(target=count_queue, args=(values, taken, n))
+    process.start()
+    seconds = 0.0
+    for _ in range(2):
+        began = now()
+        for _ in range(n):
+            values.put(value)
+        assert taken.get() == n, "wrong answer"
+        seconds = (now() - began) / 1e9
+    values.put(None)
+    process.join()
+    return seconds
+
+
+def measure_blocks(option: str, n: int) -> dict[str, float]:
+    """The second of two laps: the first one has to start the processes, and finds the memory."""
+    if option == "queue":
+        return {"bytes_per_second": n * 8 * MIB / through_a_queue(block_of(option), 2, n)}
+    blocks, go, taken = weft.Channel[Any](2), weft.Channel[None](1), weft.Channel[int](1)
+    seconds = 0.0
+    with weft.Group() as group:
+        gives, takes = option in ("from", "across"), option != "from"
+        if gives:
+            group.spawn(give_blocks, go.receiver(), blocks.sender(), n, on="process")
+        if takes:
+            group.spawn(count_blocks, blocks.receiver(), taken.sender(), n, on="process")
+        block = block_of(option)
+        with contextlib.ExitStack() as ends:
+            out = None if gives else ends.enter_context(blocks.sender())
+            into = None if takes else ends.enter_context(blocks.receiver())
+            start = ends.enter_context(go.sender())
+            answers = ends.enter_context(taken.receiver())
+            for _ in range(2):
+                began = now()
+                if gives:
+                    start.send(None).wait()
+                if out is not None:
+                    for _ in range(n):
+                        out.send(block).wait()
+                if into is None:
+                    number = answers.recv().wait()
+                else:
+                    number = sum(into.recv().wait()[-1] == 7 for _ in range(n))
+                assert number == n, "wrong answer"
+                seconds = (now() - began) / 1e9
+    return {"bytes_per_second": n * 8 * MIB / seconds}
+
+
+def measure_messages(option: str, n: int) -> dict[str, float]:
+    if option == "queue":
+        return {"per_second": n / through_a_queue(7, BUFFER, n)}
+    many = option.endswith("-many")
+    channel, ready = weft.Channel[int](BUFFER), weft.Channel[None]()
+    with weft.Group() as group:
+        process = group.spawn(take, channel.receiver(), ready.sender(), many, on="process")
+        with channel.sender() as out:
+            ready.recv().wait()
+            began = now()
+            if many:
+                for at in range(0, n, BATCH):
+                    rest = list(range(at, min(at + BATCH, n)))
+                    while rest:
+                        rest = rest[out.send_many(rest).wait() :]
+            else:
+                for value in range(n):
+                    out.send(value).wait()
+        assert process.join().wait() == n, "wrong answer"
+        return {"per_second": n / ((now() - began) / 1e9)}
+
+
 # --- computing ---------------------------------------------------------------------------------------------------------
 
 
@@ -335,6 +448,8 @@ MEASUREMENTS = {
     "echo": measure_echo,
     "small": measure_small,
     "large": measure_large,
+    "blocks": measure_blocks,
+    "messages": measure_messages,
     "map": measure_map,
     "start": measure_start,
     "memory": measure_memory,
@@ -351,7 +466,7 @@ def main() -> None:
     if args.cpu is not None:
         os.sched_setaffinity(0, {args.cpu})
     try:
-        if not args.option.startswith(("bare-", "pickle-")):
+        if args.measurement not in ("blocks", "messages") and not args.option.startswith(("bare-", "pickle-")):
             bare_interpreters()  # where there are none, there is nothing else
         answer: dict[str, Any] = MEASUREMENTS[args.measurement](args.option, args.n)
     except Missing as missing:
