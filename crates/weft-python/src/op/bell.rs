@@ -170,29 +170,24 @@ impl OpObject {
     #[inline(never)]
     fn turn(&self) -> Py<()> {
         let state = self.channel().state();
-        let turn = |value: &mut Value| -> Py<()> {
-            if let Some(object) = value.as_object() {
-                // SAFETY: what the value holds.
-                *value = share::value(state, unsafe { Owned::from_borrowed(object) })?;
-            }
-            Ok(())
+        let turned = |value: Value| match value.is_payload() {
+            true => Ok(value),
+            false => match value.into_contents() {
+                Some(object) => share::value(state, object),
+                None => Err(Raised),
+            },
         };
         if let Some(Extra::SendMany(_)) = self.rare().map(super::Rare::extra) {
             // SAFETY: only the performing party touches `extra`.
             if let Extra::SendMany(rest) = unsafe { self.make_rare().extra_mut() } {
-                // Out of sight of whatever runs meanwhile.
-                let mut values = std::mem::take(rest);
-                let turned = values.iter_mut().try_for_each(turn);
-                *rest = values;
-                turned?;
+                let all: Py<_> = std::mem::take(rest).into_iter().map(turned).collect();
+                *rest = all?;
             }
         }
         // SAFETY: not parked: the slot is ours.
         unsafe {
-            if let (Some(mut value), _) = self.node.take() {
-                let turned = turn(&mut value);
-                drop(self.node.put(Some(value)));
-                turned?;
+            if let (Some(value), _) = self.node.take() {
+                drop(self.node.put(Some(turned(value)?)));
             }
         }
         Ok(())
