@@ -1034,14 +1034,6 @@ def test_a_cancel_before_it_has_begun():
     assert process.cancelled()
 
 
-def test_a_process_spawned_in_a_group_that_was_cancelled_never_runs():
-    with weft.Group() as group:
-        group.cancel()
-        process = group.spawn(abroad.park, on="process")
-    assert process.cancelled()
-    spin(lambda: is_gone(process._worker.pid))
-
-
 def test_a_loop_has_processes_there_too(arun):
     async def main():
         async with weft.Group() as group:
