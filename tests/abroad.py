@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import sys
@@ -371,3 +372,20 @@ def raises_what_is_refused():
 
 async def gives_what_is_refused_soon(_=None):
     return [freight.Refuses()]
+
+
+def leaves_what_it_received(ch, turns, many):
+    """Its loop is closed when what it waits for has been decided, and was not looked at."""
+    loop = asyncio.new_event_loop()
+
+    async def party():
+        await (ch.recv_many(5) if many else ch.recv())
+
+    task = loop.create_task(party())
+    loop.run_until_complete(asyncio.sleep(0))
+    turns.send("parked").wait()
+    turns.send("decided").wait()
+    loop.close()
+    task._log_destroy_pending = False
+    del task
+    gc.collect()

@@ -1116,3 +1116,18 @@ def test_what_a_forked_child_inherits_does_not_change_when_its_parent_lets_go(sw
     os.close(ear)
     os.close(mouth)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_a_child_received_and_nobody_there_took_up_comes_back_in_order(many):
+    ch, turns = weft.Channel(3), weft.Channel()
+    with weft.Group() as group:
+        process = group.spawn(abroad.leaves_what_it_received, ch, turns, many, on="process")
+        assert turns.recv().wait(LIMIT) == "parked"
+        until_parked(ch, receivers=1)
+        assert ch.send_many(["a", ["b"], "c"]).wait(LIMIT) == 3
+        until(lambda: ch.statistics().parked_receivers == 0, "it is met")
+        assert turns.recv().wait(LIMIT) == "decided"
+    process.result()
+    assert [ch.recv().wait(LIMIT) for _ in range(3)] == ["a", ["b"], "c"]
+    assert ch.statistics().received == 3

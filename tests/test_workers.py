@@ -1,6 +1,7 @@
 """What workers of all kinds do with jobs: threads, interpreters and processes."""
 
 import contextvars
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -128,3 +129,33 @@ assert os.wait()[1] == 0
     first, second = done.stdout.splitlines()
     assert "forked from one that has started some" in first
     assert second == "1"
+
+
+@pytest.mark.skipif(REASONS["process"] is not None, reason="no processes")
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_a_process_of_multiprocessing_starts_processes_like_any_other(method, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import multiprocessing, sys
+import abroad, weft
+
+def main(n):
+    ch = weft.Channel()
+    with weft.Group() as group:
+        process = group.spawn(abroad.double, n, on="process")
+        group.spawn(abroad.in_thread, abroad.sending, ch, "v", on="process")
+        assert ch.recv().wait({LIMIT}) == "v"
+    sys.exit(process.result())
+
+if __name__ == "__main__":
+    weft.Channel(1).send(1).wait()
+    process = multiprocessing.get_context({method!r}).Process(target=main, args=(21,))
+    process.start()
+    process.join()
+    print(process.exitcode)
+""")
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(abroad.__file__)}
+    done = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert (done.stdout, done.stderr) == ("42\n", "")

@@ -133,12 +133,25 @@ impl Client {
     /// # Errors
     /// As for [`submit`](Self::submit).
     pub fn fill(&self, channel: ChannelId, values: Vec<Wire>) -> Result<(), SubmitError> {
-        let frame = self.inner.frame(Request::Fill { channel, values })?;
+        self.tell(Request::Fill { channel, values })
+    }
+
+    fn tell(&self, request: Request) -> Result<(), SubmitError> {
+        let frame = self.inner.frame(request)?;
         if self.inner.book().gone {
             return Err(SubmitError::Gone);
         }
         self.inner.outbox.push([frame]);
         Ok(())
+    }
+
+    /// Puts values that an operation received, and that nobody took up, back to the front of their channel, in the order in which they came.
+    /// It never waits for the root.
+    ///
+    /// # Errors
+    /// As for [`submit`](Self::submit).
+    pub fn give_back(&self, channel: ChannelId, values: Vec<Wire>) -> Result<(), SubmitError> {
+        self.tell(Request::GiveBack { channel, values })
     }
 
     /// Closes a channel: what is in it is still delivered. `false`: it had ended before.

@@ -146,13 +146,40 @@ const NOTICES: u8 = 8;
 /// What a child sends.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Operation { id: u64, operation: Operation },
-    Withdraw { id: u64 },
-    Create { channel: ChannelId, about: About },
-    Fill { channel: ChannelId, values: Vec<Wire> },
-    Open { channel: ChannelId, side: Side },
-    Close { channel: ChannelId, side: Side, cause: Option<RemoteCause> },
-    Call { id: u64, channel: ChannelId, question: Question },
+    Operation {
+        id: u64,
+        operation: Operation,
+    },
+    Withdraw {
+        id: u64,
+    },
+    Create {
+        channel: ChannelId,
+        about: About,
+    },
+    Fill {
+        channel: ChannelId,
+        values: Vec<Wire>,
+    },
+    /// Values that were received and not taken up, in the order in which they came.
+    GiveBack {
+        channel: ChannelId,
+        values: Vec<Wire>,
+    },
+    Open {
+        channel: ChannelId,
+        side: Side,
+    },
+    Close {
+        channel: ChannelId,
+        side: Side,
+        cause: Option<RemoteCause>,
+    },
+    Call {
+        id: u64,
+        channel: ChannelId,
+        question: Question,
+    },
     Leave,
     Notices(Vec<Notice>),
 }
@@ -264,6 +291,11 @@ impl Request {
                 writer.u64(channel);
                 writer.wires(values);
             }
+            Self::GiveBack { channel, values } => {
+                writer.u8(9);
+                writer.u64(channel);
+                writer.wires(values);
+            }
             Self::Notices(said) => return notices(&said),
         }
         writer.finish()
@@ -311,6 +343,7 @@ impl Request {
             }
             6 => Self::Leave,
             7 => Self::Fill { channel: reader.u64()?, values: reader.wires()? },
+            9 => Self::GiveBack { channel: reader.u64()?, values: reader.wires()? },
             NOTICES => Self::Notices(reader.notices()?),
             _ => return Err(Broken("an unknown request")),
         };

@@ -355,6 +355,21 @@ impl<V: Parcel> Peer<V> {
                 let refused = chan.preload(values.into_iter().map(V::from_wire).collect());
                 refused.map_err(|_| Broken("values for a channel that is in use"))?;
             }
+            Request::GiveBack { channel, values } => {
+                // Else the child has closed its last end meanwhile, as in `begin`.
+                if let Some(chan) = self.chan(channel) {
+                    if chan.statistics().received < values.len() as u64 {
+                        return Err(Broken("more values back than were received"));
+                    }
+                    let mut lost = Vec::new();
+                    for value in values.into_iter().rev() {
+                        let (answer, wakes) = chan.give_back(V::from_wire(value));
+                        turn.wakes.push(wakes);
+                        lost.extend(answer.err());
+                    }
+                    undelivered(&*self.host, &chan, lost);
+                }
+            }
             Request::Open { channel, side } => {
                 let chan = self.chan(channel).ok_or(Broken("an end of an unknown channel"))?;
                 let counted = open(&chan, side);

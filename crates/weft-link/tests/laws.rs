@@ -371,6 +371,40 @@ fn a_channel_made_by_a_child_is_one_like_any_other() {
 }
 
 #[test]
+fn values_that_are_given_back_are_received_next_in_their_order() {
+    let root = Root::new();
+    let (chan, end) = root.channel(8);
+    let child = root.child([end]);
+    child.perform(child.channel(0), Action::SendMany((0..4).map(number).collect()));
+    let received = child.perform(child.channel(0), Action::RecvMany(3)).received;
+    child.client.give_back(child.channel(0), received).unwrap();
+    child.settle();
+    assert_eq!((chan.len(), chan.statistics().received), (4, 0));
+    for n in 0..4 {
+        assert_eq!(child.recv(child.channel(0)), Ok(n));
+    }
+    // To whoever waits, if somebody does.
+    let received = child.perform(child.channel(0), Action::SendMany(vec![number(7)]));
+    assert_eq!(received.sent, 1);
+    let received = child.perform(child.channel(0), Action::Recv).received;
+    child.begin(1, child.channel(0), Action::Recv);
+    child.client.give_back(child.channel(0), received).unwrap();
+    let (1, Answer::Decided(decided)) = child.answer() else { panic!() };
+    assert!(decided.received.iter().map(read).eq([7]));
+}
+
+#[test]
+fn more_values_back_than_were_received_end_the_link() {
+    let root = Root::new();
+    let (chan, end) = root.channel(8);
+    let child = root.child([end]);
+    child.client.give_back(child.channel(0), vec![number(1)]).unwrap();
+    // The call is answered, or broken off, after the request before it was heard.
+    assert!(child.client.len(child.channel(0)).is_err() && child.client.is_gone());
+    assert_eq!(chan.len(), 0);
+}
+
+#[test]
 fn a_channel_that_nobody_holds_any_more_answers_as_a_closed_one() {
     let root = Root::new();
     let (_, end) = root.channel(1);

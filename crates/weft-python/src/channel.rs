@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 
 use weft_core::chan::{Chan, End, Outcome, Overflow};
 use weft_core::error::Cause;
-use weft_link::RemoteCause;
+use weft_link::{Parcel, RemoteCause};
 
 use crate::crossing::remote::{self, Remote};
 use crate::crossing::share::{self, Shared, SharedReason};
@@ -179,7 +179,13 @@ impl ChannelObject {
     pub fn give_back(&self, value: Value) -> Option<Value> {
         let mut one = VecDeque::from([value]);
         self.turn(&mut one);
-        wake::give_back(&self.chan, one.pop_front()?)
+        let value = one.pop_front()?;
+        if let Some(remote) = self.remote() {
+            // When the root is gone, so is the channel.
+            let _ = remote.client().give_back(remote.id(), vec![value.into_wire()]);
+            return None;
+        }
+        wake::give_back(&self.chan, value)
     }
 
     /// The reason given for an end, fit for those who have ends of this channel.

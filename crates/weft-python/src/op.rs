@@ -982,6 +982,7 @@ impl OpObject {
         let leaf = self.leaf(self.winner());
         self.leave_sleeper();
         if matches!(leaf.kind, Kind::Recv | Kind::RecvNext | Kind::RecvMany) && !leaf.is(Self::DEAD_END) {
+            leaf.return_more();
             // SAFETY: decided: the slot is ours.
             return unsafe { leaf.node.take().0 };
         }

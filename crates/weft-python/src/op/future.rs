@@ -199,6 +199,7 @@ impl OpObject {
         if matches!(self.kind, Kind::Recv | Kind::RecvNext | Kind::RecvMany) && !self.is(Self::DEAD_END) {
             // SAFETY: decided: the slot is ours.
             if let (Some(value), _) = unsafe { self.node.take() } {
+                self.return_more();
                 let lost = self.via().channel.give_back(value);
                 self.via().channel.undelivered(lost);
             }

@@ -221,6 +221,23 @@ impl OpObject {
         wait.more.lock().unwrap_or_else(|e| e.into_inner()).extend(received);
     }
 
+    /// Puts the values that the root's answer has beyond the first one back into the channel.
+    pub(super) fn return_more(&self) {
+        for value in self.take_more().into_iter().rev() {
+            self.channel().give_back(value);
+        }
+    }
+
+    fn take_more(&self) -> Vec<Value> {
+        if self.kind != Kind::RecvMany || self.remote().is_none() {
+            return Vec::new();
+        }
+        // SAFETY: a leaf's select lives as long as its performance.
+        let root = unsafe { self.parent().as_ref() }.unwrap_or(self);
+        let wait = root.wait_of_root();
+        wait.map_or_else(Vec::new, |wait| std::mem::take(&mut *wait.more.lock().unwrap_or_else(|e| e.into_inner())))
+    }
+
     /// The result of a leaf that the root has decided, if it is not what it would be here.
     pub(super) fn remote_result(&self, outcome: Outcome) -> Option<Py<Owned>> {
         self.remote()?;
@@ -234,10 +251,7 @@ impl OpObject {
             Kind::RecvMany => {
                 // SAFETY: decided: the slot is ours.
                 let (first, _) = unsafe { self.node.take() };
-                let more = std::mem::take(&mut *wait.more.lock().unwrap_or_else(|e| e.into_inner()));
-                let state = self.channel().state();
-                let all: Py<Vec<Owned>> = first.into_iter().chain(more).map(|value| value.into_object(state)).collect();
-                Some(all.and_then(ffi::list))
+                first.map(|first| self.rebuilt(first, self.take_more()))
             }
             Kind::SendMany => Some(ffi::integer(wait.sent.load(Ordering::Relaxed) as usize)),
             _ => None,

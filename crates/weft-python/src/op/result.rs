@@ -206,7 +206,7 @@ impl OpObject {
 
     /// The list for a `recv_many`. Of values from another place one may be impossible to make here: it goes back into the channel with
     /// those behind it, and fails who receives it next, unless it is the first.
-    fn rebuilt(&self, first: Value, values: Vec<Value>) -> Py<Owned> {
+    pub(super) fn rebuilt(&self, first: Value, values: Vec<Value>) -> Py<Owned> {
         let channel = self.channel();
         let state = channel.state();
         let mut values = values.into_iter();
