@@ -467,8 +467,8 @@ def test_interpreters_that_come_and_go_leave_no_memory_behind(python, sound, mon
             return (resident() - before) / times
 
         without, uses = grown(WITHOUT, 20), grown(USES, 20)
-        # A module that stayed behind would be more than four times this.
-        assert uses - without < 100_000, (without, uses)
+        # Some 95 KB with CPython 3.13, 101 at most; a module that stayed behind would be more than 400.
+        assert uses - without < 200_000, (without, uses)
         """,
         limit=110,
         WITHOUT=WITHOUT,
