@@ -484,3 +484,31 @@ def fails_on_five(n):
 
 def descriptors():
     return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+
+def moves_a_channel_of_a_selecting(out):
+    """What an iteration says over a channel that was sent away since it was registered, when nobody waited."""
+    ch = weft.Channel(2)
+    events = weft.selecting(ch)
+    out.send(ch).wait()
+    try:
+        next(events)
+    except RuntimeError as error:
+        return str(error)
+
+
+def shares_one_channel_in_threads(out, rounds):
+    """Each of two threads sends the same channel away, at once, which holds a value and was closed with a reason."""
+    for n in range(rounds):
+        ch = weft.Channel(2)
+        ch.send_nowait(n)
+        ch.close(ValueError(n))
+        gate = threading.Barrier(2)
+
+        def share(ch=ch, gate=gate):
+            gate.wait()
+            out.send(ch).wait()
+
+        with weft.Group() as group:
+            group.spawn(share)
+            group.spawn(share)

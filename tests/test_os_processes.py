@@ -1149,3 +1149,24 @@ def test_what_a_child_received_and_nobody_there_took_up_comes_back_in_order(many
     process.result()
     assert [ch.recv().wait(LIMIT) for _ in range(3)] == ["a", ["b"], "c"]
     assert ch.statistics().received == 3
+
+
+def test_a_selecting_whose_channel_was_sent_away_says_so():
+    out = weft.Channel(1)
+    with weft.Group() as group:
+        process = group.spawn(kin.moves_a_channel_of_a_selecting, out, on="process")
+        out.recv().wait(LIMIT)
+    assert "selecting() cannot watch" in process.result()
+
+
+def test_two_threads_that_send_one_channel_away_move_it_once():
+    out = weft.Channel()
+    with weft.Group() as group:
+        group.spawn(kin.shares_one_channel_in_threads, out, 100, on="process")
+        for n in range(100):
+            one, other = out.recv().wait(LIMIT), out.recv().wait(LIMIT)
+            assert one.recv().wait(LIMIT) == n
+            for ch in (one, other):
+                assert ch.statistics().received == 1
+                with pytest.raises(ValueError, match=str(n)):
+                    ch.recv().wait(LIMIT)

@@ -1,4 +1,4 @@
-"""A place that works for others: what runs in another interpreter, from its first line to its last.
+"""A place that works for others: what runs in another interpreter or process, from its first line to its last.
 
 It gets its orders over one channel and reports over another. An order is a job, or the number of a job that is to be
 cancelled. When the orders are closed and all jobs have ended, so does the place.

@@ -1,7 +1,8 @@
 """Other places that work for this one, as they are seen from here: a worker, and a process that runs in one.
 
-A worker gets its jobs, and tells what they came to, over two channels, whatever it is: a thread, or an interpreter
-(`_interpreter`). On the other side of both is `_worker`. A thread of this place receives the reports.
+A worker gets its jobs, and tells what they came to, over two channels, whatever it is: a thread, an interpreter
+(`_interpreter`) or a process of the system (`_os_process`). On the other side of both is `_worker`. A thread of this place receives
+the reports.
 """
 
 # pyright: reportPrivateUsage=false
