@@ -106,8 +106,10 @@ ROWS = {
         Row("the same, `multiprocessing.Queue`", "queue", 30, gigabytes, ("bytes_per_second",)),
     ],
     "messages": [
-        Row("ints, `send`", "ints", 20_000, per_second, ("per_second",)),
-        Row("ints, `send_many` and `recv_many`", "ints-many", 500_000, per_second, ("per_second",)),
+        Row("ints, `send`, to a process", "ints", 300_000, per_second, ("per_second",)),
+        Row("from a process", "from", 300_000, per_second, ("per_second",)),
+        Row("from one process to another", "across", 300_000, per_second, ("per_second",)),
+        Row("ints, `send_many` and `recv_many`, to a process", "ints-many", 500_000, per_second, ("per_second",)),
         Row("ints, `multiprocessing.Queue`", "queue", 100_000, per_second, ("per_second",)),
     ],
     "map": [
@@ -136,7 +138,7 @@ TITLES = {
     "small": "Small values to another interpreter, buffered",
     "large": "Blocks of memory to another interpreter, sent until received",
     "blocks": "Blocks of memory between processes",
-    "messages": "Small values to another process, buffered",
+    "messages": "Small values between processes, buffered",
     "map": "Pure computing, 20 pieces",
     "start": "To start an interpreter",
     "memory": "Memory of each interpreter",
@@ -198,6 +200,10 @@ TARGETS = [
             Target(f"8 MiB {words}, GB/s", "blocks", option, "", "bytes_per_second", ">=", 2, 1e-9),
             Target(f"8 MiB {words}: weft / multiprocessing", "blocks", option, "queue", "bytes_per_second", ">=", 4),
         )
+    ),
+    *(
+        Target(f"small values {words}: weft / multiprocessing", "messages", option, "queue", "per_second", ">=", 5)
+        for option, words in (("ints", "to a process"), ("from", "from a process"), ("across", "process to process"))
     ),
     Target("8 MiB: memoryview / pickling", "large", "memoryview", "pickle-array", "bytes_per_second", ">=", 20),
 ]

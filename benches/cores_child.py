@@ -4,7 +4,7 @@
     small    ints, ints-many, tuples, tuples-many, queue      N values to another interpreter, buffered
     large    bytes, memoryview, pickle-bytes, pickle-array    N blocks to another interpreter, or pickled and back
     blocks   to, from, across, bytes, queue                   N blocks of 8 MiB between processes
-    messages ints, ints-many, queue                           N values to another process, buffered
+    messages ints, from, across, ints-many, queue             N values between processes, buffered
     map      1, 2, bare-1, bare-2                             N pieces of pure computing on so many interpreters, or processes
     start    weft, bare                                       an interpreter, until it has run something; N is not used
     memory   weft, bare                                       N interpreters that wait
@@ -184,6 +184,13 @@ def measure_small(option: str, n: int) -> dict[str, float]:
         return {"per_second": n / ((now() - began) / 1e9)}
 
 
+def give(values: weft.Sender[int], n: int, go: weft.Receiver[None]) -> None:
+    with values, go:
+        go.recv().wait()
+        for value in range(n):
+            values.send(value).wait()
+
+
 def take_blocks(blocks: weft.Receiver[Any], taken: weft.Sender[int], lap: int) -> None:
     """Tell how many bytes there were, after so many blocks each time, and then that these are freed."""
     kept = []
@@ -320,21 +327,31 @@ def measure_messages(option: str, n: int) -> dict[str, float]:
     if option == "queue":
         return {"per_second": n / through_a_queue(7, BUFFER, n)}
     many = option.endswith("-many")
-    channel, ready = weft.Channel[int](BUFFER), weft.Channel[None]()
-    with weft.Group() as group:
-        process = group.spawn(take, channel.receiver(), ready.sender(), many, on="process")
-        with channel.sender() as out:
+    channel, ready, go = weft.Channel[int](BUFFER), weft.Channel[None](), weft.Channel[None]()
+    with weft.Group() as group, contextlib.ExitStack() as ends:
+        out, into, start = (ends.enter_context(end) for end in (channel.sender(), channel.receiver(), go.sender()))
+        if option in ("from", "across"):
+            group.spawn(give, out, n, go.receiver(), on="process")
+        if option != "from":
+            process = group.spawn(take, into, ready.sender(), many, on="process")
             ready.recv().wait()
+            into.close()
+        began = now()
+        if option in ("from", "across"):
+            out.close()
+            start.send(None).wait()
             began = now()
-            if many:
-                for at in range(0, n, BATCH):
-                    rest = list(range(at, min(at + BATCH, n)))
-                    while rest:
-                        rest = rest[out.send_many(rest).wait() :]
-            else:
-                for value in range(n):
-                    out.send(value).wait()
-        assert process.join().wait() == n, "wrong answer"
+        elif many:
+            for at in range(0, n, BATCH):
+                rest = list(range(at, min(at + BATCH, n)))
+                while rest:
+                    rest = rest[out.send_many(rest).wait() :]
+        else:
+            for value in range(n):
+                out.send(value).wait()
+        out.close()
+        number = sum(1 for _ in into) if option == "from" else process.join().wait()
+        assert number == n, "wrong answer"
         return {"per_second": n / ((now() - began) / 1e9)}
 
 

@@ -46,7 +46,7 @@ def _is_passed_on(view):
         for line in maps:
             start, end = (int(part, 16) for part in line.split()[0].split("-"))
             if start <= address < end:
-                return "memfd:weft" in line
+                return "memfd:weft-block" in line
     return False
 
 
@@ -512,3 +512,85 @@ def shares_one_channel_in_threads(out, rounds):
         with weft.Group() as group:
             group.spawn(share)
             group.spawn(share)
+
+
+# --- ahead of the root's answer ---------------------------------------------------------------------------------------
+
+
+def takes(values, number, taken):
+    """Receives so many, and stays."""
+    got = [values.recv().wait() for _ in range(number)]
+    taken.send((os.getpid(), got)).wait()
+    weft.never().wait()
+
+
+def takes_each(values, turns, taken):
+    for _ in turns:
+        taken.send(values.recv().wait()).wait()
+
+
+def gives(values, number, given):
+    """Sends so many, and stays."""
+    for value in range(number):
+        values.send(value).wait()
+    given.send(os.getpid()).wait()
+    weft.never().wait()
+
+
+def gives_what_cannot_cross(values, refused):
+    values.send(0).wait()
+    values.send(1).wait()
+    try:
+        values.send([2, lambda: 2]).wait()
+    except TypeError as error:
+        refused.send(str(error)).wait()
+    values.send(3).wait()
+
+
+def gives_all_sorts(values, parcels):
+    """The same object, changed between the sends: what was sent is what it was."""
+    changing = []
+    for number in range(50):
+        changing.append(number)
+        values.send(changing).wait()
+        values.send(bytes(number * 400)).wait()
+        values.send(parcels).wait()
+
+
+def passes_on(values, onward, workers):
+    """Threads of one process receive and send on side by side."""
+
+    def work():
+        for value in values.clone():
+            onward.send((threading.get_ident(), value)).wait()
+
+    with values, onward, weft.Group() as group:
+        for _ in range(workers):
+            group.spawn(work)
+
+
+async def passes_on_soon(values, onward, workers):
+    async def work(number):
+        async for value in values.clone():
+            await onward.send((number, value))
+
+    async with values, onward, weft.Group() as group:
+        for number in range(workers):
+            group.spawn(work, number)
+
+
+def gives_and_closes(values, number):
+    with values:
+        for value in range(number):
+            values.send(value).wait()
+
+
+def tries(values, answers):
+    """What a look without waiting finds."""
+    with values:
+        for _ in range(6):
+            answers.send(values.recv_nowait()).wait()
+        try:
+            values.recv_nowait()
+        except weft.WouldBlock:
+            answers.send(None).wait()

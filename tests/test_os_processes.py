@@ -778,7 +778,7 @@ def test_a_death_at_any_moment_hangs_nobody(function):
     """The other party is here, and goes on until it is told, or has nobody to wait for."""
     for round in range(max(1, ROUNDS // 4)):
         dice = random.Random(round)
-        ch = weft.Channel(dice.choice([0, 0, 1, 5]))
+        ch = weft.Channel(dice.choice([0, 0, 1, 5, 100]))
         with dying_group() as group:
             end = ch.sender() if function is kin.pours else ch.receiver() if function is not kin.chooses else ch
             process, pid = begin(group, function, end)
@@ -1091,7 +1091,7 @@ def test_what_was_received_does_not_change_while_it_is_read(swap):
 def test_blocks_are_used_again_and_no_descriptors_pile_up(swap):
     def blocks():
         open_ones = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
-        return {os.stat(path).st_ino for path in open_ones if "memfd:weft" in os.path.realpath(path)}
+        return {os.stat(path).st_ino for path in open_ones if "memfd:weft-block" in os.path.realpath(path)}
 
     before, seen = blocks(), set()
     for _ in range(50):

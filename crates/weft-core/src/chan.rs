@@ -6,15 +6,22 @@
 //!   3. A free slot means no sender is parked. (A value given back by `give_back` may exceed the capacity for a while.)
 //!   4. An ended channel has no parked receiver; a poisoned one, or one without receivers, no parked sender and no value.
 //!
+//! What others do by a lease, without the lock, changes 3 and 4 a little: see lease.rs.
+//!
 //! No method drops a value, calls a waker or runs anything foreign while the lock is held: what is to be dropped or woken
 //! is returned, and `#[must_use]`.
 //!
 //! Source: Go, src/runtime/chan.go (1 to 3, and one lock).  Laws: docs/design/laws.md.
 
+mod lease;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::ptr::NonNull;
 use std::task::Waker;
+
+use self::lease::Leases;
+pub use self::lease::{SharedWord, Word};
 
 use crate::error::Cause;
 use crate::primitives::{AtomicU32, Lock, Ordering, UnsafeCell};
@@ -190,6 +197,9 @@ pub(crate) struct State<T> {
     sent: u64,
     received: u64,
     dropped: u64,
+    /// Slots that are not free although nothing is in the buffer for them: what leases stand for.
+    held: usize,
+    leases: Option<Box<Leases<T>>>,
 }
 
 /// The answer to an offered value.
@@ -228,6 +238,8 @@ impl<T> Chan<T> {
                 sent: 0,
                 received: 0,
                 dropped: 0,
+                held: 0,
+                leases: None,
             }),
         }
     }
@@ -427,6 +439,9 @@ impl<T> Chan<T> {
     pub fn give_back(&self, value: T) -> (Result<(), T>, Wakes) {
         let mut wakes = Wakes::new();
         let answer = self.with(|state| {
+            if state.held != 0 {
+                state.call_in(&mut wakes);
+            }
             state.received -= 1;
             match state.end {
                 Some(End::Poisoned | End::NoReceivers) => {
@@ -553,7 +568,7 @@ impl<T> Chan<T> {
 
     /// How many values are buffered.
     pub fn len(&self) -> usize {
-        self.with(|state| state.buffer.len())
+        self.with(|state| state.buffer.len() + state.lent_now())
     }
 
     /// Whether nothing is buffered.
@@ -575,15 +590,16 @@ impl<T> Chan<T> {
     pub fn statistics(&self) -> Statistics {
         self.with(|state| {
             let open = |queue: &Queue| queue.waiters().filter(|waiter| waiter.is_waiting()).count();
+            let lent = state.lent_now();
             Statistics {
-                buffered: state.buffer.len(),
+                buffered: state.buffer.len() + lent,
                 capacity: (state.capacity != UNBOUNDED).then_some(state.capacity),
                 senders: state.senders,
                 receivers: state.receivers,
                 parked_senders: open(&state.sendq),
                 parked_receivers: open(&state.recvq),
                 sent: state.sent,
-                received: state.received,
+                received: state.received + (state.lent() - lent) as u64,
                 dropped: state.dropped,
             }
         })
@@ -693,7 +709,7 @@ impl<T> State<T> {
             wakes.push(claim.finish());
             return Sent::Done { displaced: None };
         }
-        if self.buffer.len() < self.capacity {
+        if self.has_room() || (self.held != 0 && self.make_room(wakes)) {
             self.buffer.push_back(value);
             self.sent += 1;
             return Sent::Done { displaced: None };
@@ -724,9 +740,12 @@ impl<T> State<T> {
 
     #[inline(always)]
     fn recv(&mut self, wakes: &mut Wakes) -> Received<T> {
+        if self.held != 0 {
+            self.call_in(wakes);
+        }
         let value = match self.buffer.pop_front() {
             Some(value) => {
-                if self.buffer.len() < self.capacity {
+                if self.has_room() {
                     // SAFETY: the queue of this channel holds nodes of T.
                     if let Some((node, claim)) = unsafe { self.sendq.claim_first::<T>() } {
                         self.buffer.push_back(empty(node));
@@ -747,6 +766,7 @@ impl<T> State<T> {
                 None => {
                     return match self.end {
                         None => Received::Wait,
+                        Some(End::Closed) if self.expects() => Received::Wait,
                         Some(End::NoReceivers) => Received::Ended(End::Closed),
                         Some(end) => Received::Ended(end),
                     };
@@ -792,21 +812,30 @@ impl<T> State<T> {
     #[inline]
     fn hint(&self) -> u32 {
         let ended = self.end.is_some();
-        let may_recv = ended || !self.buffer.is_empty() || !self.sendq.is_empty();
-        let may_send =
-            ended || self.buffer.len() < self.capacity || !self.recvq.is_empty() || self.overflow != Overflow::Block;
+        let leased = self.held != 0;
+        let may_recv = ended || leased || !self.buffer.is_empty() || !self.sendq.is_empty();
+        let may_send = ended || leased || self.has_room() || !self.recvq.is_empty() || self.overflow != Overflow::Block;
         (u32::from(may_recv) * MAY_RECV) | (u32::from(may_send) * MAY_SEND)
     }
 
     pub(crate) fn send_is_ready(&mut self) -> bool {
         self.end.is_some()
-            || self.buffer.len() < self.capacity
+            || self.has_room()
             || self.overflow != Overflow::Block
             || self.recvq.has_open()
+            || (self.held != 0 && self.may_make_room())
     }
 
     pub(crate) fn recv_is_ready(&mut self) -> bool {
-        !self.buffer.is_empty() || self.end.is_some() || self.sendq.has_open()
+        !self.buffer.is_empty()
+            || self.sendq.has_open()
+            || (self.held != 0 && self.lent_now() != 0)
+            || (self.end.is_some() && !self.expects())
+    }
+
+    #[inline(always)]
+    fn has_room(&self) -> bool {
+        self.buffer.len() + self.held < self.capacity
     }
 
     pub(crate) fn recv_now(&mut self, wakes: &mut Wakes) -> Received<T> {
@@ -844,18 +873,28 @@ impl<T> State<T> {
         }
         self.end = Some(End::Closed);
         let spare = self.blame(cause);
+        self.call_back_room();
+        self.end_receivers(wakes);
+        (true, spare)
+    }
+
+    /// Tells the receivers of a closed channel, unless something is still to come.
+    fn end_receivers(&mut self, wakes: &mut Wakes) {
+        if self.end != Some(End::Closed) || self.expects() {
+            return;
+        }
         // SAFETY: the queue of this channel holds nodes of T.
         while let Some((node, claim)) = unsafe { self.recvq.claim_first::<T>() } {
             fail(node, Outcome::Ended(End::Closed));
             wakes.push(claim.finish());
         }
-        (true, spare)
     }
 
     /// Ends the channel for both sides. Returns the buffer, and the cause when there was one before.
     fn stop(&mut self, end: End, cause: Option<Cause>, wakes: &mut Wakes) -> (VecDeque<T>, Option<Cause>) {
         self.end = Some(end);
         let spare = self.blame(cause);
+        self.call_back_room();
         let to_receivers = if end == End::NoReceivers { End::Closed } else { end };
         // SAFETY: the queues of this channel hold nodes of T.
         while let Some((node, claim)) = unsafe { self.recvq.claim_first::<T>() } {
@@ -867,6 +906,7 @@ impl<T> State<T> {
             fail(node, Outcome::Ended(end));
             wakes.push(claim.finish());
         }
+        self.call_in(wakes);
         let values = std::mem::take(&mut self.buffer);
         self.dropped += values.len() as u64;
         (values, spare)

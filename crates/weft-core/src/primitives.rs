@@ -13,19 +13,19 @@ pub(crate) use std::sync::OnceLock;
 
 #[cfg(loom)]
 pub(crate) use loom::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     sync::{Arc, Condvar, Mutex},
     thread,
 };
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     sync::{Arc, Condvar, Mutex},
     thread,
 };
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     sync::{Arc, Condvar, Mutex},
     thread,
 };

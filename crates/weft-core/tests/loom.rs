@@ -6,6 +6,7 @@
 #![cfg(loom)]
 
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::sync::Arc as StdArc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
+use weft_core::chan::{Chan, Overflow, SharedWord, Word};
 use weft_core::waiter::Waiter;
 use weft_core::*;
 
@@ -449,5 +451,114 @@ fn barrier_against_a_party_that_leaves() {
         let ready = poll(patient.as_mut(), &waker).is_ready();
         assert_eq!((ready, count.get()), (passed, usize::from(passed)));
         assert_eq!(barrier.waiting(), usize::from(!passed));
+    });
+}
+
+struct Here(Word);
+
+impl Deref for Here {
+    type Target = Word;
+    fn deref(&self) -> &Word {
+        &self.0
+    }
+}
+
+/// A channel with two values, both lent.
+fn lent() -> (Arc<Chan<u32>>, SharedWord, u32) {
+    let chan = Arc::new(Chan::new(Some(2), Overflow::Block));
+    let word: SharedWord = StdArc::new(Here(Word::default()));
+    for value in [1, 2] {
+        assert!(chan.try_send(value).0.is_ok());
+    }
+    let (lease, copies) = chan.lend(1, &word, 2, |value| Some(*value)).unwrap();
+    assert_eq!(copies, [1, 2]);
+    (chan, word, lease)
+}
+
+/// Who has to be told says so before it sleeps, and who takes a value sees it or has made room before.
+#[test]
+fn a_sender_is_let_in_by_whoever_takes_what_was_lent() {
+    model(4, || {
+        let (chan, word, lease) = lent();
+        let channel = Channel::from(chan.clone());
+        let sender = thread::spawn(move || channel.send(3).wait().is_ok());
+        if word.take(lease).unwrap() {
+            chan.settle().wake();
+        }
+        assert!(sender.join().unwrap());
+    });
+}
+
+#[test]
+fn a_select_is_let_in_by_whoever_takes_what_was_lent() {
+    model(3, || {
+        let (chan, word, lease) = lent();
+        let (channel, other) = (Channel::from(chan.clone()), Channel::<u32>::new(0));
+        let chooser = thread::spawn(move || select(&mut [&mut channel.send(3), &mut other.recv()]).wait());
+        if word.take(lease).unwrap() {
+            chan.settle().wake();
+        }
+        assert_eq!(chooser.join().unwrap(), 0);
+    });
+}
+
+/// A value is taken by the holder or received by somebody else, and in order by each.
+#[test]
+fn what_is_lent_is_received_once() {
+    model(4, || {
+        let (chan, word, lease) = lent();
+        let other = chan.clone();
+        let receiver = thread::spawn(move || [other.try_recv().0.ok(), other.try_recv().0.ok()]);
+        let taken = [word.take(lease).is_some(), word.take(lease).is_some()];
+        let received = receiver.join().unwrap();
+        let expected = match taken {
+            [false, _] => [Some(1), Some(2)],
+            [true, false] => [Some(2), None],
+            [true, true] => [None, None],
+        };
+        assert_eq!(received, expected);
+        assert_eq!(chan.statistics().received, 2);
+    });
+}
+
+/// A promise is kept, or called back, but never both.
+#[test]
+fn room_is_used_by_one() {
+    model(4, || {
+        let chan = Arc::new(Chan::new(Some(2), Overflow::Block));
+        let word: SharedWord = StdArc::new(Here(Word::default()));
+        let (lease, _) = chan.reserve(1, &word, 1).unwrap();
+        let other = chan.clone();
+        let sender = thread::spawn(move || [1, 2].map(|value| other.try_send(value).0.is_ok()));
+        let spent = word.take(lease).is_some();
+        if spent {
+            assert!(chan.arrive(1, 3, 0).is_ok());
+        }
+        assert_eq!(sender.join().unwrap(), [true, !spent]);
+        assert_eq!(chan.len(), 2);
+    });
+}
+
+/// The channel closes while a value is on its way: the receiver gets it, and then the end.
+#[test]
+fn a_close_waits_for_what_is_on_its_way() {
+    model(3, || {
+        let chan = Arc::new(Chan::new(Some(2), Overflow::Block));
+        let word: SharedWord = StdArc::new(Here(Word::default()));
+        let (lease, _) = chan.reserve(1, &word, 1).unwrap();
+        let channel = Channel::from(chan.clone());
+        let receiver = thread::spawn(move || (channel.recv().wait().ok(), channel.recv().wait().ok()));
+        let closer = {
+            let chan = chan.clone();
+            thread::spawn(move || chan.close(None).1.wake())
+        };
+        let spent = word.take(lease).is_some();
+        if spent {
+            let (dropped, wakes) = chan.arrive(1, 3, 0).unwrap();
+            wakes.wake();
+            assert_eq!(dropped, None);
+        }
+        closer.join().unwrap();
+        assert_eq!(receiver.join().unwrap(), (spent.then_some(3), None));
     });
 }

@@ -6,19 +6,20 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use weft_core::Statistics;
 use weft_core::chan::End as Ended;
 
+use crate::ahead::{Ahead, is_small};
 use crate::blocks::Blocks;
 use crate::end::{About, ChannelId, End, Place, Side};
-use crate::frame::{Broken, Ends, Frame, NoValues, Question, Reply, Request, Said};
+use crate::frame::{self, Broken, Ends, Frame, NoValues, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
 use crate::memory::Wire;
 use crate::operation::{Answer, Completion, Gone, Operation, RemoteCause, SubmitError};
-use crate::os::Socket;
+use crate::os::{Board, Socket};
 use crate::outbox::Outbox;
 
 /// The link of this process to the root. Clones are the same link.
@@ -40,6 +41,7 @@ struct Book {
     gone: bool,
     operations: HashMap<u64, Pending>,
     calls: HashMap<u64, SyncSender<Said>>,
+    aheads: HashMap<ChannelId, Weak<Ahead>>,
     /// Who waits for the end of the link: told by being dropped.
     leaving: Vec<SyncSender<()>>,
 }
@@ -152,6 +154,40 @@ impl Client {
     /// As for [`submit`](Self::submit).
     pub fn give_back(&self, channel: ChannelId, values: Vec<Wire>) -> Result<(), SubmitError> {
         self.tell(Request::GiveBack { channel, values })
+    }
+
+    /// What may be done on a channel without asking, as long as this is held; all who ask have the same.
+    pub fn ahead(&self, channel: ChannelId) -> Arc<Ahead> {
+        let mut book = self.inner.book();
+        if let Some(ahead) = book.aheads.get(&channel).and_then(Weak::upgrade) {
+            return ahead;
+        }
+        // Those that nobody holds any more go when there are many.
+        if book.aheads.len() == book.aheads.capacity() {
+            book.aheads.retain(|_, ahead| ahead.strong_count() > 0);
+        }
+        let ahead = Arc::new(Ahead::new(channel));
+        book.aheads.insert(channel, Arc::downgrade(&ahead));
+        ahead
+    }
+
+    /// Sends a value into room that was promised: then it is as good as in the buffer, and what is asked of the root later finds it there.
+    /// `Err`: there is no room, or the value is none that goes so; it is to be submitted.
+    pub fn send_ahead(&self, ahead: &Ahead, value: Wire) -> Result<(), Wire> {
+        if !is_small(&value) || !ahead.spend() {
+            return Err(value);
+        }
+        self.inner.outbox.stream(Request::Put { channel: ahead.channel(), value }.write(&NoValues));
+        Ok(())
+    }
+
+    /// Receives a value that was lent; `None`: the root is to be asked.
+    pub fn recv_ahead(&self, ahead: &Ahead) -> Option<Wire> {
+        let (value, told) = ahead.take()?;
+        if told {
+            self.inner.tell(Request::Taken { channel: ahead.channel() });
+        }
+        Some(value)
     }
 
     /// Closes a channel: what is in it is still delivered. `false`: it had ended before.
@@ -273,15 +309,21 @@ impl Inner {
         let burial = Burial(&self);
         let mut inbox = Inbox::new();
         let mut start = Some(start);
+        let mut board = None;
         while let Ok(true) = inbox.fill(self.outbox.socket()) {
-            if self.take_turn(&mut inbox, &mut start).is_err() {
+            if self.take_turn(&mut inbox, &mut start, &mut board).is_err() {
                 break;
             }
         }
         drop(burial);
     }
 
-    fn take_turn(self: &Arc<Self>, inbox: &mut Inbox, start: &mut Option<SyncSender<Wire>>) -> Result<(), Broken> {
+    fn take_turn(
+        self: &Arc<Self>,
+        inbox: &mut Inbox,
+        start: &mut Option<SyncSender<Wire>>,
+        board: &mut Option<Arc<Board>>,
+    ) -> Result<(), Broken> {
         while let Some(body) = inbox.next()? {
             match Reply::read(body, self)? {
                 Reply::Start(wire) => {
@@ -301,10 +343,29 @@ impl Inner {
                     let tell = self.book().calls.remove(&id);
                     let _ = tell.map(|tell| tell.send(said));
                 }
+                Reply::Board(frame::Board::Arrived(descriptor)) => {
+                    // Without it there are no leases, which the root finds out when it calls them back.
+                    *board = descriptor.and_then(|descriptor| Board::new(descriptor).ok()).map(Arc::new);
+                }
+                Reply::Board(frame::Board::Passed(_)) => {}
+                Reply::Room { channel, lease } => {
+                    if let (Some(board), Some(ahead)) = (&*board, self.known_ahead(channel)) {
+                        ahead.promise(board, lease);
+                    }
+                }
+                Reply::Lent { channel, lease, values } => {
+                    if let (Some(board), Some(ahead)) = (&*board, self.known_ahead(channel)) {
+                        ahead.lend(board, lease, values);
+                    }
+                }
                 Reply::Notices(notices) => notices.into_iter().try_for_each(|notice| self.blocks.hear(notice))?,
             }
         }
         Ok(())
+    }
+
+    fn known_ahead(&self, channel: ChannelId) -> Option<Arc<Ahead>> {
+        self.book().aheads.get(&channel).and_then(Weak::upgrade)
     }
 
     fn complete(&self, id: u64, answer: Answer) {
@@ -334,6 +395,7 @@ impl Drop for Burial<'_> {
             let mut book = self.0.book();
             std::mem::replace(&mut *book, Book { gone: true, ..Book::default() })
         };
+        book.aheads.values().filter_map(Weak::upgrade).for_each(|ahead| ahead.end());
         for pending in book.operations.into_values() {
             pending.complete(Answer::Gone);
         }

@@ -18,11 +18,12 @@ use std::sync::Arc;
 use weft_core::chan::{End as Ended, Outcome, Overflow, Statistics};
 use weft_core::select::Policy;
 
+use crate::ahead::Lease;
 use crate::blocks::{Blocks, Notice, Outgoing};
 use crate::end::{About, ChannelId, End, Side};
 use crate::memory::{Attachment, Bytes, LARGE, Memory, Wire};
 use crate::operation::{Action, Case, Decided, Operation, RemoteCause};
-use crate::os::{Descriptor, Passed};
+use crate::os::{self, Descriptor, Passed};
 
 /// The length of a header.
 pub(crate) const HEADER: usize = 8;
@@ -180,6 +181,15 @@ pub(crate) enum Request {
         channel: ChannelId,
         question: Question,
     },
+    /// A value for which there is room promised.
+    Put {
+        channel: ChannelId,
+        value: Wire,
+    },
+    /// Something that was lent was taken, which was to be told.
+    Taken {
+        channel: ChannelId,
+    },
     Leave,
     Notices(Vec<Notice>),
 }
@@ -198,11 +208,47 @@ pub(crate) enum Question {
 #[derive(Debug)]
 pub(crate) enum Reply {
     Start(Wire),
-    Decided { id: u64, decided: Decided },
-    WouldBlock { id: u64 },
-    Withdrawn { id: u64 },
-    Said { id: u64, said: Said },
+    Decided {
+        id: u64,
+        decided: Decided,
+    },
+    WouldBlock {
+        id: u64,
+    },
+    Withdrawn {
+        id: u64,
+    },
+    Said {
+        id: u64,
+        said: Said,
+    },
+    /// The words in which leases are counted: a descriptor, once.
+    Board(Board),
+    /// Room is promised.
+    Room {
+        channel: ChannelId,
+        lease: Lease,
+    },
+    /// Values are lent, in place of all that were lent before.
+    Lent {
+        channel: ChannelId,
+        lease: Lease,
+        values: Vec<Wire>,
+    },
     Notices(Vec<Notice>),
+}
+
+/// The board on its way.
+pub(crate) enum Board {
+    Passed(Passed),
+    /// `None`: the system has not carried it, and there will be no leases.
+    Arrived(Option<Descriptor>),
+}
+
+impl std::fmt::Debug for Board {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Board")
+    }
 }
 
 /// The answer to a question.
@@ -296,6 +342,15 @@ impl Request {
                 writer.u64(channel);
                 writer.wires(values);
             }
+            Self::Put { channel, value } => {
+                writer.u8(10);
+                writer.u64(channel);
+                writer.wire(value);
+            }
+            Self::Taken { channel } => {
+                writer.u8(11);
+                writer.u64(channel);
+            }
             Self::Notices(said) => return notices(&said),
         }
         writer.finish()
@@ -344,6 +399,8 @@ impl Request {
             6 => Self::Leave,
             7 => Self::Fill { channel: reader.u64()?, values: reader.wires()? },
             9 => Self::GiveBack { channel: reader.u64()?, values: reader.wires()? },
+            10 => Self::Put { channel: reader.u64()?, value: reader.wire()? },
+            11 => Self::Taken { channel: reader.u64()? },
             NOTICES => Self::Notices(reader.notices()?),
             _ => return Err(Broken("an unknown request")),
         };
@@ -413,6 +470,24 @@ impl Reply {
                     }
                 }
             }
+            Self::Board(board) => {
+                writer.u8(5);
+                if let Board::Passed(passed) = board {
+                    // Were it spilled, nobody would need its bytes.
+                    writer.blocks.push((passed, 0));
+                }
+            }
+            Self::Room { channel, lease } => {
+                writer.u8(6);
+                writer.u64(channel);
+                writer.lease(lease);
+            }
+            Self::Lent { channel, lease, values } => {
+                writer.u8(7);
+                writer.u64(channel);
+                writer.lease(lease);
+                writer.wires(values);
+            }
             Self::Notices(said) => return notices(&said),
         }
         writer.finish()
@@ -465,6 +540,13 @@ impl Reply {
                 };
                 Self::Said { id, said }
             }
+            5 => match reader.body.blocks.next() {
+                Some(Arrived::Passed(descriptor)) => Self::Board(Board::Arrived(Some(descriptor))),
+                Some(Arrived::Spilled(_)) => Self::Board(Board::Arrived(None)),
+                None => return Err(Broken("a board without its memory")),
+            },
+            6 => Self::Room { channel: reader.u64()?, lease: reader.lease()? },
+            7 => Self::Lent { channel: reader.u64()?, lease: reader.lease()?, values: reader.wires()? },
             NOTICES => Self::Notices(reader.notices()?),
             _ => return Err(Broken("an unknown reply")),
         };
@@ -512,6 +594,10 @@ impl<'a> Writer<'a> {
     /// How many there are of something of which each takes at least a byte: more than fit are refused as a whole.
     fn count(&mut self, count: usize) {
         self.bytes.extend_from_slice(&(count as u32).to_le_bytes());
+    }
+
+    fn lease(&mut self, lease: Lease) {
+        self.u64(u64::from(lease.word) << 32 | u64::from(lease.number));
     }
 
     fn optional(&mut self, number: Option<usize>) {
@@ -688,6 +774,15 @@ impl Reader<'_, '_> {
             1 => Ok(true),
             _ => Err(Broken("neither yes nor no")),
         }
+    }
+
+    fn lease(&mut self) -> Result<Lease, Broken> {
+        let both = self.u64()?;
+        let word = (both >> 32) as u32;
+        if word >= os::Board::WORDS {
+            return Err(Broken("a word that the board does not have"));
+        }
+        Ok(Lease { word, number: both as u32 })
     }
 
     fn optional(&mut self) -> Result<Option<usize>, Broken> {

@@ -18,12 +18,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use weft_core::chan::{Chan, End as Ended, Outcome, Wakes};
+use weft_core::chan::{Chan, End as Ended, Outcome, Overflow, SharedWord, Wakes};
 use weft_core::error::Cause;
 
+use crate::ahead::{self, Lease, Words};
 use crate::blocks::Blocks;
 use crate::end::{About, ChannelId, End, Place, Side};
-use crate::frame::{Broken, Ends, Frame, Question, Reply, Request, Said};
+use crate::frame::{self, Broken, Ends, Frame, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
 use crate::memory::{Parcel, Wire};
 use crate::operation::{Decided, Operation, RemoteCause};
@@ -100,7 +101,7 @@ impl<V: Parcel> Hub<V> {
             drop(lock(&self.inner.peers).remove(&id));
             return Err(error);
         }
-        peer.reply(Reply::Start(start));
+        peer.outbox.push(peer.frame(Reply::Start(start)));
         Ok(id)
     }
 
@@ -209,6 +210,8 @@ struct Book<V: Parcel> {
     /// By the address of the channel, which `held` keeps.
     numbers: HashMap<usize, ChannelId>,
     last: ChannelId,
+    /// The words of its leases; `None`: it has none yet. Inside `None`: there is no memory for them.
+    words: Option<Option<Words>>,
 }
 
 /// A channel that the peer has ends of.
@@ -219,6 +222,9 @@ struct Held<V> {
     receivers: usize,
     /// Uncounted ones: those of both sides, and those that were opened when there was nothing left to count.
     others: usize,
+    /// The words of its leases of this channel.
+    room: Option<(u32, SharedWord)>,
+    lent: Option<(u32, SharedWord)>,
 }
 
 impl<V: Parcel> Default for Book<V> {
@@ -230,13 +236,24 @@ impl<V: Parcel> Default for Book<V> {
             numbers: HashMap::new(),
             // The root's numbers are even, the child's own odd.
             last: 0,
+            words: None,
         }
     }
 }
 
+/// A reference that was taken out of a book.
+struct Taken<V> {
+    chan: Arc<Chan<V>>,
+    about: Arc<About>,
+    /// Whether it counted.
+    counted: bool,
+    /// The peer has had leases of the channel, and has no end of it any more: what words they had.
+    leases: Option<Vec<u32>>,
+}
+
 impl<V: Parcel> Book<V> {
-    /// Takes a reference out. Whether it was counted; `None`: the peer holds no such end.
-    fn take(&mut self, channel: ChannelId, side: Side) -> Option<(Arc<Chan<V>>, Arc<About>, bool)> {
+    /// Takes a reference out. `None`: the peer holds no such end.
+    fn take(&mut self, channel: ChannelId, side: Side) -> Option<Taken<V>> {
         let Entry::Occupied(mut entry) = self.held.entry(channel) else {
             return None;
         };
@@ -248,11 +265,14 @@ impl<V: Parcel> Book<V> {
         };
         *references = references.checked_sub(1)?;
         let (chan, about) = (held.chan.clone(), held.about.clone());
+        let mut leases = None;
         if held.senders + held.receivers + held.others == 0 {
             self.numbers.remove(&address(&chan));
-            entry.remove();
+            let held = entry.remove();
+            let words = Vec::from_iter([held.room, held.lent].into_iter().flatten().map(|(index, _)| index));
+            leases = Some(words).filter(|words| !words.is_empty());
         }
-        Some((chan, about, counted))
+        Some(Taken { chan, about, counted, leases })
     }
 
     fn put(&mut self, channel: ChannelId, side: Side, counted: bool) {
@@ -266,7 +286,7 @@ impl<V: Parcel> Book<V> {
 
     fn enter(&mut self, channel: ChannelId, chan: Arc<Chan<V>>, about: Arc<About>) {
         self.numbers.insert(address(&chan), channel);
-        self.held.insert(channel, Held { chan, about, senders: 0, receivers: 0, others: 0 });
+        self.held.insert(channel, Held { chan, about, senders: 0, receivers: 0, others: 0, room: None, lent: None });
     }
 }
 
@@ -376,12 +396,23 @@ impl<V: Parcel> Peer<V> {
                 lock(&self.book).put(channel, side, counted);
             }
             Request::Close { channel, side, cause } => {
-                let taken = lock(&self.book).take(channel, side);
-                let (chan, _, counted) = taken.ok_or(Broken("an end that was not open"))?;
+                let Taken { chan, counted, .. } = self.take(channel, side).ok_or(Broken("an end that was not open"))?;
                 if counted {
                     // Not in this turn's wakes: the values that were dropped are told first to those who wait for them.
                     close(&chan, side, cause.map(|cause| Arc::new(cause) as Cause), &*self.host);
                 }
+            }
+            Request::Put { channel, value } => {
+                // It was sent through an end that the child still had.
+                let chan = self.chan(channel).ok_or(Broken("a value for an unknown channel"))?;
+                let arrived = chan.arrive(self.id.0, V::from_wire(value), ahead::ROOM);
+                let (dropped, wakes) = arrived.map_err(|_| Broken("a value that has no room"))?;
+                turn.wakes.push(wakes);
+                undelivered(&*self.host, &chan, Vec::from_iter(dropped));
+            }
+            Request::Taken { channel } => {
+                // Else the child has closed its last end meanwhile.
+                turn.wakes.extend(self.chan(channel).map(|chan| chan.settle()));
             }
             Request::Call { id, channel, question } => {
                 let said = self.answer(channel, question, turn);
@@ -403,7 +434,7 @@ impl<V: Parcel> Peer<V> {
                 turn.frames.extend(self.frame(Reply::Decided { id, decided }));
                 return Ok(());
             };
-            cases.push((chan, Work::of(case.action)));
+            cases.push((case.channel, chan, Work::of(case.action)));
         }
         Party::new(self.clone(), id, cases).begin(operation.policy, operation.park, turn)
     }
@@ -435,6 +466,79 @@ impl<V: Parcel> Peer<V> {
             (Question::Length, None) => Said::Length(0),
             (Question::End, None) => Said::End(Some(Ended::Closed), None),
         }
+    }
+
+    /// Takes a reference out of the book; with the last one of a channel its leases are over.
+    fn take(&self, channel: ChannelId, side: Side) -> Option<Taken<V>> {
+        let mut taken = lock(&self.book).take(channel, side)?;
+        if let Some(leases) = taken.leases.take() {
+            // All that was sent with them has been read before this.
+            taken.chan.release(self.id.0).wake();
+            let mut book = lock(&self.book);
+            let words = book.words.as_mut().and_then(Option::as_mut);
+            words.into_iter().for_each(|words| leases.iter().for_each(|index| words.give(*index)));
+        }
+        Some(taken)
+    }
+
+    /// The peer has sent a value: it may send more without asking, as long as there is room.
+    pub(crate) fn promise(&self, channel: ChannelId, frames: &mut Vec<Frame>) {
+        let lease = self.lease(
+            channel,
+            frames,
+            |held| &mut held.room,
+            |chan, word| {
+                let (number, is_new) = chan.reserve(self.id.0, word, ahead::ROOM)?;
+                is_new.then_some((number, ()))
+            },
+        );
+        if let Some((lease, ())) = lease {
+            frames.extend(self.frame(Reply::Room { channel, lease }));
+        }
+    }
+
+    /// The peer has received a value: the next ones go along.
+    pub(crate) fn lend(&self, channel: ChannelId, frames: &mut Vec<Frame>) {
+        let lease = self.lease(
+            channel,
+            frames,
+            |held| &mut held.lent,
+            |chan, word| chan.lend(self.id.0, word, ahead::LENT, |value: &V| value.copied(ahead::SMALL)),
+        );
+        if let Some((lease, values)) = lease {
+            let values = values.into_iter().map(V::into_wire).collect();
+            frames.extend(self.frame(Reply::Lent { channel, lease, values }));
+        }
+    }
+
+    /// Makes a lease of the channel, in a word that is its own from the first on.
+    ///
+    /// The book is locked meanwhile, so that the lease is over, and the word free again, only after the peer's last end of the channel; who holds a
+    /// channel's lock never asks for that of a book.
+    fn lease<R>(
+        &self,
+        channel: ChannelId,
+        frames: &mut Vec<Frame>,
+        place: impl Fn(&mut Held<V>) -> &mut Option<(u32, SharedWord)>,
+        make: impl FnOnce(&Chan<V>, &SharedWord) -> Option<(u32, R)>,
+    ) -> Option<(Lease, R)> {
+        let mut book = lock(&self.book);
+        let Book { held, words, .. } = &mut *book;
+        let held = held.get_mut(&channel)?;
+        if held.about.overflow != Overflow::Block || held.about.capacity.is_some_and(|capacity| capacity < 2) {
+            return None;
+        }
+        let words = words.get_or_insert_with(|| {
+            let (words, passed) = Words::made()?;
+            frames.extend(self.frame(Reply::Board(frame::Board::Passed(passed))));
+            Some(words)
+        });
+        let (word, shared) = match place(held) {
+            Some(known) => known.clone(),
+            new => new.insert(words.as_mut()?.take()?).clone(),
+        };
+        let (number, made) = make(&held.chan, &shared)?;
+        Some((Lease { word, number }, made))
     }
 
     fn chan(&self, channel: ChannelId) -> Option<Arc<Chan<V>>> {
@@ -478,8 +582,8 @@ impl<V: Parcel> Peer<V> {
         Some(frame)
     }
 
-    pub(crate) fn reply(&self, reply: Reply) {
-        self.outbox.push(self.frame(reply));
+    pub(crate) fn send(&self, frames: Vec<Frame>) {
+        self.outbox.push(frames);
     }
 
     /// Withdraws what the peer waits for, and closes what it holds.
@@ -498,6 +602,9 @@ impl<V: Parcel> Peer<V> {
             party.withdraw();
         }
         drop(parties);
+        for held in held.values() {
+            held.chan.release(self.id.0).wake();
+        }
         for held in held.into_values() {
             let cause = || match &departure {
                 Departure::Left => None,
@@ -546,7 +653,7 @@ impl<V: Parcel> Ends for Peer<V> {
     }
 
     fn import(&self, channel: ChannelId, side: Side, _: About) -> Option<End> {
-        let (chan, about, counted) = lock(&self.book).take(channel, side)?;
+        let Taken { chan, about, counted, .. } = self.take(channel, side)?;
         Some(rooted(chan, self.host.clone(), about, side, counted))
     }
 

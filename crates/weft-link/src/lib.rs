@@ -21,14 +21,16 @@
 //!
 //! Nobody waits for a peer to read: what does not fit into the socket is queued, and a thread of the link's writes it when there is
 //! room (outbox.rs). That queue needs no limit of its own. What a child sends is at most one request for each operation it has begun and not
-//! heard of, and it is the child's program that holds these; what the root sends is at most one answer for each of those requests.
-//! A value is in the queue only when it was decided for this peer, so a peer that stops asking is sent nothing.
+//! heard of, and it is the child's program that holds these, and what it was promised room for (ahead.rs); what the root sends is at most one
+//! answer for each of those requests. A value is in the queue only when it was decided for this peer, or lent with one that was, so a peer that
+//! stops asking is sent nothing.
 //!
 //! Nothing polls, and nothing has a timeout: a peer is gone when its socket says so. What a process received and did not live to
 //! use is gone with it; what it had parked is withdrawn, and what it held is closed.
 //!
 //! Linux and macOS. Elsewhere [`Socket::pair`] is an error, and there is no other way to begin.
 
+mod ahead;
 mod blocks;
 mod client;
 mod end;
@@ -41,6 +43,7 @@ mod os;
 mod outbox;
 mod party;
 
+pub use ahead::Ahead;
 pub use client::Client;
 pub use end::{About, ChannelId, End, Side};
 pub use hub::{Departure, Host, Hub, PeerId};

@@ -19,6 +19,9 @@ pub trait Parcel: Send + Sized + 'static {
     fn into_wire(self) -> Wire;
     /// The value again. It is called by a thread of the link's, and must not wait for anything.
     fn from_wire(wire: Wire) -> Self;
+    /// The same value once more, if it is nothing but bytes, and few: at most this many. It is called under a channel's lock, and may do no
+    /// more than allocate; dropping what is nothing but bytes may do no more than free.
+    fn copied(&self, most: usize) -> Option<Self>;
 }
 
 /// A value on its way.

@@ -5,6 +5,9 @@
 //! written by that one, together with all others that have come meanwhile. What the socket does not take is left to a thread that waits until
 //! it does, and which is started when that first happens. So nobody ever waits for the peer to read.
 //!
+//! A stream of values that nobody waits for (ahead.rs) is that thread's as well: written one by one, each would cost its sender a system call,
+//! while a thread beside it finds some at a time. What comes alone is written at once.
+//!
 //! What is to be said of blocks (blocks.rs) has no hurry: it goes with the next frame, and alone only when much memory waits for it.
 //!
 //! True whenever `queue` is unlocked: if something in it is due, somebody is writing (or the link is over).
@@ -13,6 +16,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::blocks::Notice;
 use crate::frame::{self, Frame, MOST_BLOCKS};
@@ -26,6 +30,8 @@ const ROUNDS: usize = 8;
 const UNTOLD_BYTES: usize = 16 << 20;
 /// And how many notices.
 const UNTOLD: usize = 32;
+/// How soon a value must follow another to be of a stream: some times what a system call takes.
+const STREAM: Duration = Duration::from_micros(20);
 
 pub(crate) struct Outbox {
     socket: Socket,
@@ -47,6 +53,8 @@ struct Queue {
     handed_over: bool,
     has_thread: bool,
     dead: bool,
+    /// When the last value came that nobody waits for.
+    streamed: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -81,6 +89,27 @@ impl Outbox {
         queue.writing = true;
         drop(queue);
         self.write(ROUNDS);
+    }
+
+    /// Sends a value that nobody waits for.
+    pub(crate) fn stream(self: &Arc<Self>, frame: Frame) {
+        let now = Instant::now();
+        let mut queue = self.lock();
+        if queue.dead {
+            drop(queue);
+            return drop(frame);
+        }
+        queue.frames.push_back(frame);
+        let last = queue.streamed.replace(now);
+        if queue.writing {
+            return;
+        }
+        queue.writing = true;
+        drop(queue);
+        match last {
+            Some(last) if now - last < STREAM => self.hand_over(),
+            _ => self.write(ROUNDS),
+        }
     }
 
     /// Tells the peer of a block of this size, at the next occasion.

@@ -19,7 +19,8 @@ use weft_core::select::{self, Case, Policy, RecvCase, SendCase};
 use weft_core::waiter::Waiter;
 use weft_core::waitq::Node;
 
-use crate::frame::{Broken, Reply};
+use crate::end::ChannelId;
+use crate::frame::{Broken, Frame, Reply};
 use crate::hub::{Peer, Turn, undelivered};
 use crate::memory::{Attachment, LARGE, Parcel, Wire};
 use crate::operation::{Action, Decided};
@@ -51,6 +52,7 @@ impl<V: Parcel> Work<V> {
 
 /// A case and its place in the queue.
 struct Stand<V> {
+    channel: ChannelId,
     chan: Arc<Chan<V>>,
     node: Node<V>,
     kind: Kind<V>,
@@ -71,14 +73,14 @@ pub(crate) struct Party<V: Parcel> {
 }
 
 impl<V: Parcel> Party<V> {
-    pub(crate) fn new(peer: Arc<Peer<V>>, id: u64, cases: Vec<(Arc<Chan<V>>, Work<V>)>) -> Arc<Self> {
-        let stands = cases.into_iter().map(|(chan, work)| {
+    pub(crate) fn new(peer: Arc<Peer<V>>, id: u64, cases: Vec<(ChannelId, Arc<Chan<V>>, Work<V>)>) -> Arc<Self> {
+        let stands = cases.into_iter().map(|(channel, chan, work)| {
             let (first, kind) = match work {
                 Work::Send(value) => (Some(value), Kind::Send(Mutex::default())),
                 Work::SendMany(mut values) => (values.pop_front(), Kind::Send(Mutex::new(values))),
                 Work::Recv(max) => (None, Kind::Recv(max)),
             };
-            Stand { chan, node: Node::new(first), kind }
+            Stand { channel, chan, node: Node::new(first), kind }
         });
         Arc::new(Self { waiter: Waiter::new(), stands: stands.collect(), peer, id })
     }
@@ -110,8 +112,7 @@ impl<V: Parcel> Party<V> {
                     drop(unsafe { self.waiter.disarm() });
                     drop(self.peer.delist(self.id));
                 }
-                let reply = self.conclude(case, &mut turn.wakes);
-                turn.frames.extend(reply.and_then(|reply| self.peer.frame(reply)));
+                self.conclude(case, &mut turn.frames, &mut turn.wakes);
             }
             None if !park => turn.frames.extend(self.peer.frame(Reply::WouldBlock { id: self.id })),
             None => {}
@@ -147,7 +148,7 @@ impl<V: Parcel> Party<V> {
 
     /// Calls `f` with the cases as select.rs of weft-core wants them.
     fn with_cases<R>(&self, f: impl FnOnce(&[&dyn Case]) -> R) -> R {
-        if let [Stand { chan, node, kind }] = &*self.stands {
+        if let [Stand { chan, node, kind, .. }] = &*self.stands {
             return match kind {
                 Kind::Send(_) => f(&[&SendCase { chan, node }]),
                 Kind::Recv(_) => f(&[&RecvCase { chan, node }]),
@@ -165,9 +166,9 @@ impl<V: Parcel> Party<V> {
         f(&cases)
     }
 
-    /// The answer, for a case that was decided; `None`: there is nobody to answer, and what was received went back.
-    fn conclude(&self, case: usize, wakes: &mut Vec<Wakes>) -> Option<Reply> {
-        let Stand { chan, node, kind } = &self.stands[case];
+    /// Answers, for a case that was decided, unless there is nobody to answer: then what was received goes back.
+    fn conclude(&self, case: usize, frames: &mut Vec<Frame>, wakes: &mut Vec<Wakes>) {
+        let Stand { channel, chan, node, kind } = &self.stands[case];
         // SAFETY: decided, by `attempt` or as `met` said: the slot is ours.
         let (slot, outcome) = unsafe { node.take() };
         let mut decided = Decided { case, outcome, sent: 0, received: Vec::new(), cause: None };
@@ -177,16 +178,23 @@ impl<V: Parcel> Party<V> {
             match kind {
                 Kind::Send(rest) => decided.sent = self.send_rest(chan, slot, rest, wakes),
                 Kind::Recv(max) => {
-                    let first = slot?;
+                    let Some(first) = slot else {
+                        return;
+                    };
                     if self.peer.is_dead() {
-                        self.give_back(chan, first, wakes);
-                        return None;
+                        return self.give_back(chan, first, wakes);
                     }
                     decided.received = self.recv_rest(chan, first, *max, wakes);
                 }
             }
+            // What one may do again and again; a select is decided here in any case.
+            match kind {
+                Kind::Send(_) if self.stands.len() == 1 => self.peer.promise(*channel, frames),
+                Kind::Recv(1) if self.stands.len() == 1 => self.peer.lend(*channel, frames),
+                _ => {}
+            }
         }
-        Some(Reply::Decided { id: self.id, decided })
+        frames.extend(self.peer.frame(Reply::Decided { id: self.id, decided }));
     }
 
     /// After the first, as many as there is room for. How many were sent.
@@ -255,10 +263,9 @@ impl<V: Parcel> Wake for Party<V> {
         let case = case as usize;
         self.unlink(Some(case));
         drop(self.peer.delist(self.id));
-        let mut wakes = Vec::new();
-        if let Some(reply) = self.conclude(case, &mut wakes) {
-            self.peer.reply(reply);
-        }
+        let (mut frames, mut wakes) = (Vec::new(), Vec::new());
+        self.conclude(case, &mut frames, &mut wakes);
+        self.peer.send(frames);
         wakes.into_iter().for_each(Wakes::wake);
     }
 }

@@ -20,13 +20,13 @@ use weft_link::*;
 fn blocks() -> Vec<i32> {
     let open = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap());
     let is_block = |entry: &fs::DirEntry| {
-        fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().contains("/memfd:weft"))
+        fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().contains("/memfd:weft-block"))
     };
     open.filter(is_block).map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
 fn mappings() -> usize {
-    fs::read_to_string("/proc/self/maps").unwrap().matches("/memfd:weft").count()
+    fs::read_to_string("/proc/self/maps").unwrap().matches("/memfd:weft-block").count()
 }
 
 fn large(n: u8, len: usize) -> Vec<u8> {

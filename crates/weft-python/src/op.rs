@@ -570,8 +570,8 @@ impl OpObject {
             return Ok(true);
         }
         if via.channel.is_sharing() {
-            if via.channel.remote().is_some() {
-                return Ok(false);
+            if let Some(remote) = via.channel.remote() {
+                return self.try_ahead(remote);
             }
             self.turn_value()?;
         }

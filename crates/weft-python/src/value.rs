@@ -166,6 +166,23 @@ impl Value {
     }
 }
 
+impl Value {
+    /// The same value once more, if it is of no interpreter, nothing but bytes, and those at most so many.
+    pub fn copied(&self, most: usize) -> Option<Self> {
+        match self.mark() {
+            0 => None,
+            PAYLOAD => {
+                // SAFETY: a payload in a box, which stays.
+                let payload = unsafe { &*self.0.as_ptr().map_addr(|address| address & !MARK).cast::<Payload>() };
+                let plain = payload.attachments.is_empty() && payload.bytes.len() <= most;
+                plain.then(|| Self::payload(Box::new(payload.copy())))
+            }
+            // SAFETY: the word is the value.
+            _ => Some(unsafe { ptr::read(self) }),
+        }
+    }
+}
+
 impl Drop for Value {
     #[inline]
     fn drop(&mut self) {

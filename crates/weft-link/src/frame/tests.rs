@@ -104,6 +104,28 @@ proptest! {
     }
 
     #[test]
+    fn what_goes_ahead_is_read_as_it_was_written(channel: u64, number: u32, word in 0..os::Board::WORDS, values in wires()) {
+        let lease = Lease { word, number };
+        let frame = Reply::Room { channel, lease }.write(&Nowhere);
+        assert!(matches!(Reply::read(body(&frame), &Nowhere), Ok(Reply::Room { channel: c, lease: l }) if (c, l) == (channel, lease)));
+        let lent = values.iter().map(|parts| wire(parts)).collect();
+        let frame = Reply::Lent { channel, lease, values: lent }.write(&Nowhere);
+        let Ok(Reply::Lent { channel: c, lease: l, values: read }) = Reply::read(body(&frame), &Nowhere) else { panic!() };
+        prop_assert_eq!((c, l), (channel, lease));
+        prop_assert_eq!(read.iter().map(parts).collect::<Vec<_>>(), values.clone());
+        for value in values {
+            let frame = Request::Put { channel, value: wire(&value) }.write(&Nowhere);
+            let Ok(Request::Put { channel: c, value: read }) = Request::read(body(&frame), &Nowhere) else { panic!() };
+            prop_assert_eq!((c, parts(&read)), (channel, value));
+        }
+        let frame = Request::Taken { channel }.write(&Nowhere);
+        assert!(matches!(Request::read(body(&frame), &Nowhere), Ok(Request::Taken { channel: c }) if c == channel));
+        let beyond = Lease { word: word + os::Board::WORDS, number };
+        let frame = Reply::Room { channel, lease: beyond }.write(&Nowhere);
+        prop_assert_eq!(Reply::read(body(&frame), &Nowhere).unwrap_err(), Broken("a word that the board does not have"));
+    }
+
+    #[test]
     fn statistics_are_read_as_they_were_written(numbers: [usize; 8], some: bool) {
         let mut statistics = Statistics::default();
         statistics.buffered = numbers[0];

@@ -6,6 +6,8 @@
 //! On Linux it is sealed (fcntl(2), F_ADD_SEALS): nobody can shorten it, which would kill who reads it, and nobody but its maker can
 //! write to it, whose mapping is older than the seal (F_SEAL_FUTURE_WRITE, Linux 5.1; before, and on macOS, all who have the
 //! descriptor could). That the maker writes only when all have returned the block is its word: it is this program, too.
+//!
+//! A board is such memory that both sides write to, and count in (ahead.rs).
 
 use std::ffi::c_int;
 use std::fmt;
@@ -25,6 +27,7 @@ use rustix::net::{
     SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
 use rustix::process::{Resource, getrlimit};
+use weft_core::chan::Word;
 
 use crate::frame::MOST_BLOCKS;
 
@@ -201,7 +204,7 @@ impl Block {
         if !may_keep() {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
-        let (descriptor, region) = made(bytes, size)?;
+        let (descriptor, region) = made(bytes, size, Writers::Maker)?;
         Ok(Self { region, passed: Passed::new(descriptor) })
     }
 
@@ -248,6 +251,51 @@ impl Mapping {
     pub(crate) fn passed(&self) -> Option<Passed> {
         self.passed.clone()
     }
+}
+
+/// Words that two processes count in.
+pub(crate) struct Board {
+    region: Region,
+}
+
+impl Board {
+    /// A new one, and what the other process makes its own of.
+    pub(crate) fn made() -> io::Result<(Self, Passed)> {
+        if !may_keep() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let (descriptor, region) = made(&[], BOARD, Writers::All)?;
+        Ok((Self { region }, Passed::new(descriptor)))
+    }
+
+    /// The one that the other process has made.
+    pub(crate) fn new(descriptor: OwnedFd) -> io::Result<Self> {
+        check(&descriptor, BOARD)?;
+        Ok(Self { region: Region::of(descriptor.as_fd(), BOARD, ProtFlags::READ | ProtFlags::WRITE)? })
+    }
+
+    /// How many words it has.
+    pub(crate) const WORDS: u32 = (BOARD / LINE) as u32;
+
+    /// One of them.
+    pub(crate) fn word(&self, index: u32) -> &Word {
+        assert!(index < Self::WORDS, "a word that the board does not have");
+        // SAFETY: within the mapping, which lives as long as `self`; aligned, because mappings begin at pages. A word is an atomic number, of which
+        // any bits are one, and both processes reach it as that alone.
+        unsafe { &*self.region.start.as_ptr().add(index as usize * LINE).cast::<Word>() }
+    }
+}
+
+/// How large a board is.
+const BOARD: usize = 16 << 10;
+/// Words lie apart: no two in one cache line.
+const LINE: usize = 64;
+
+/// Who may write to memory that is passed on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writers {
+    Maker,
+    All,
 }
 
 /// Memory that is shared with other processes.
@@ -301,9 +349,10 @@ fn check(descriptor: &OwnedFd, len: usize) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
-fn made(bytes: &[u8], size: usize) -> io::Result<(OwnedFd, Region)> {
+fn made(bytes: &[u8], size: usize, writers: Writers) -> io::Result<(OwnedFd, Region)> {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-    let descriptor = memfd_create("weft", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let name = if writers == Writers::Maker { "weft-block" } else { "weft-board" };
+    let descriptor = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut rest = bytes;
     while !rest.is_empty() {
         // Writing finds the pages without a fault for each of them, which filling the mapping would take.
@@ -313,6 +362,10 @@ fn made(bytes: &[u8], size: usize) -> io::Result<(OwnedFd, Region)> {
     ftruncate(&descriptor, size as u64)?;
     let region = Region::of(descriptor.as_fd(), size, ProtFlags::READ | ProtFlags::WRITE)?;
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    if writers == Writers::All {
+        fcntl_add_seals(&descriptor, seals)?;
+        return Ok((descriptor, region));
+    }
     match fcntl_add_seals(&descriptor, seals | SealFlags::FUTURE_WRITE) {
         // Linux before 5.1 does not know that one.
         Err(Errno::INVAL) => fcntl_add_seals(&descriptor, seals)?,
@@ -322,7 +375,7 @@ fn made(bytes: &[u8], size: usize) -> io::Result<(OwnedFd, Region)> {
 }
 
 #[cfg(target_os = "macos")]
-fn made(bytes: &[u8], size: usize) -> io::Result<(OwnedFd, Region)> {
+fn made(bytes: &[u8], size: usize, _: Writers) -> io::Result<(OwnedFd, Region)> {
     use rustix::fs::{Mode, ftruncate};
     use rustix::shm;
     /// Tells the names of this process apart.

@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use weft_core::chan::{Chan, End as Ended};
 use weft_core::error::Cause;
 use weft_link::{
-    About, Answer, ChannelId, Client, Completion, Departure, End, Gone, Host, Hub, Parcel, PeerId, RemoteCause, Socket,
-    Wire,
+    About, Ahead, Answer, ChannelId, Client, Completion, Departure, End, Gone, Host, Hub, Parcel, PeerId, RemoteCause,
+    Socket, Wire,
 };
 use weft_wire::Writer;
 
@@ -97,11 +97,13 @@ pub struct Remote {
     both: End,
     /// The counted ends that objects of this process stand for: which of them is which makes no difference.
     ends: Mutex<Vec<End>>,
+    ahead: Arc<Ahead>,
 }
 
 impl Remote {
     pub fn new(client: &'static Client, both: End) -> Self {
-        Self { client, both, ends: Mutex::default() }
+        let ahead = client.ahead(both.channel());
+        Self { client, both, ends: Mutex::default(), ahead }
     }
 
     pub fn client(&self) -> &'static Client {
@@ -114,6 +116,12 @@ impl Remote {
 
     pub fn about(&self) -> &Arc<About> {
         self.both.about()
+    }
+
+    /// What may be done without asking the root.
+    #[inline]
+    pub fn ahead(&self) -> &Ahead {
+        &self.ahead
     }
 
     /// An end to send away.
@@ -265,6 +273,10 @@ impl Parcel for Value {
             weft_link::Attachment::End(end) => Attachment::End(EndPart::of_link(end)),
         });
         Self::payload(Box::new(Payload { bytes: wire.bytes, attachments: attachments.collect() }))
+    }
+
+    fn copied(&self, most: usize) -> Option<Self> {
+        self.copied(most)
     }
 }
 

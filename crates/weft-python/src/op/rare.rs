@@ -14,6 +14,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use weft_core::waitq::Node;
+use weft_link::Wire;
 
 use super::{OpObject, Select};
 use crate::crossing::remote::Wait;
@@ -77,6 +78,8 @@ pub struct Rare {
     pub(super) linked: Cell<u32>,
     /// What it waits for in the root.
     pub(super) wait: Cell<Option<Arc<Wait>>>,
+    /// What it is to send, as it crosses, when it was made before it was asked for.
+    pub(super) prepared: Cell<Option<Box<Wire>>>,
     extra: UnsafeCell<Extra>,
 }
 
@@ -93,6 +96,7 @@ impl Rare {
             winner: Cell::new(0),
             linked: Cell::new(0),
             wait: Cell::new(None),
+            prepared: Cell::new(None),
             extra: UnsafeCell::new(Extra::None),
         }
     }
@@ -136,6 +140,7 @@ impl Rare {
         self.winner.set(0);
         self.linked.set(0);
         drop(self.wait.take());
+        drop(self.prepared.take());
     }
 
     /// All that a collector is to see.

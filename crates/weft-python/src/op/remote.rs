@@ -56,7 +56,46 @@ impl OpObject {
         })
     }
 
+    /// Without asking the root, if it was promised room, or lent a value. `false`: it is to be asked. A select is always decided there.
+    pub(super) fn try_ahead(&self, remote: &Remote) -> Py<bool> {
+        let ahead = remote.ahead();
+        if !self.parent().is_null() || remote::link().is_none() {
+            return Ok(false);
+        }
+        match self.kind {
+            Kind::Recv | Kind::RecvNext if ahead.may_recv() => {
+                let Some(wire) = remote.client().recv_ahead(ahead) else {
+                    return Ok(false);
+                };
+                // SAFETY: not parked: the slot is ours, and empty.
+                unsafe { self.node.decide(Some(Value::from_wire(wire)), Outcome::Done) };
+                Ok(true)
+            }
+            Kind::Send if ahead.may_send() => {
+                let Action::Send(wire) = self.action()? else {
+                    return Ok(false);
+                };
+                if let Err(wire) = remote.client().send_ahead(ahead, wire) {
+                    if wire.attachments.is_empty() {
+                        self.make_rare().prepared.set(Some(Box::new(wire)));
+                    }
+                    return Ok(false);
+                }
+                // SAFETY: not parked: the slot is ours.
+                unsafe {
+                    drop(self.node.take());
+                    self.node.decide(None, Outcome::Done);
+                }
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
     fn action(&self) -> Py<Action> {
+        if let Some(wire) = self.rare().and_then(|rare| rare.prepared.take()) {
+            return Ok(Action::Send(*wire));
+        }
         let state = self.channel().state();
         let wire = |value: &Value| -> Py<Wire> {
             // What is to be sent stays here until it was taken: it may come back.
