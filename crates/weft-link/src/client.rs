@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -334,8 +335,12 @@ impl Inner {
                 Reply::Decided { id, decided } => self.complete(id, Answer::Decided(decided)),
                 Reply::WouldBlock { id } => self.complete(id, Answer::WouldBlock),
                 Reply::Withdrawn { id } => {
-                    let pending = self.book().operations.remove(&id);
-                    for tell in pending.into_iter().flat_map(|pending| pending.withdrawing) {
+                    let pending = match self.book().operations.entry(id) {
+                        Entry::Occupied(entry) if !entry.get().withdrawing.is_empty() => entry.remove(),
+                        // Nobody would be told what became of it.
+                        _ => return Err(Broken("a withdrawal that nobody has asked for")),
+                    };
+                    for tell in pending.withdrawing {
                         let _ = tell.send(true);
                     }
                 }

@@ -371,7 +371,10 @@ impl Request {
                     let channel = reader.u64()?;
                     let action = match reader.u8()? {
                         0 => Action::Send(reader.wire()?),
-                        1 => Action::SendMany(reader.wires()?),
+                        1 => match reader.wires()? {
+                            wires if wires.is_empty() => return Err(Broken("an operation that sends no value")),
+                            wires => Action::SendMany(wires),
+                        },
                         2 => Action::Recv,
                         3 => Action::RecvMany(reader.size()?),
                         _ => return Err(Broken("an unknown action")),

@@ -9,6 +9,8 @@
 //! `Arc`; who claims the offer takes the waker over, and `wake` takes the losing nodes out of their queues before it drops it. Who
 //! withdraws the offer has a share of its own, and takes all nodes out. Should a waker be dropped unused (somebody panicked before
 //! waking), `drop` does it.
+//!
+//! A send takes its value out of the node's slot unchecked. There is one: frame.rs refuses a send of no value.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -293,6 +293,27 @@ fn a_link_that_carries_nonsense_is_ended_and_does_no_other_harm() {
 }
 
 #[test]
+fn a_child_that_sends_no_value_is_cut_off_and_no_receiver_is_given_one() {
+    let sends_none = recorded(|child| {
+        child.begin(0, 2, Action::SendMany(Vec::new()));
+    });
+    let said = play(&sends_none);
+    assert_eq!(said, Departure::Failed("the peer sent an operation that sends no value".into()));
+}
+
+#[test]
+fn a_withdrawal_that_nobody_has_asked_for_leaves_no_operation_untold() {
+    let (ours, theirs) = Socket::pair().unwrap();
+    let mut raw = UnixStream::from(OwnedFd::from(ours));
+    raw.write_all(&[&[14, 0, 0, 0, 0, 0, 0, 0][..], &[0; 14]].concat()).unwrap();
+    let (client, start) = Client::connect(theirs).unwrap();
+    let child = Child::new(client, start, PeerId(0));
+    let id = child.begin(7, 2, Action::Recv);
+    raw.write_all(&[&[9, 0, 0, 0, 0, 0, 0, 0, 3][..], &id.to_le_bytes()].concat()).unwrap();
+    assert!(matches!(child.answer(), (7, Answer::Gone)));
+}
+
+#[test]
 fn a_child_whose_root_speaks_nonsense_is_told_that_it_is_gone() {
     let mut dice = Dice(0xca11);
     for _ in 0..300 {
