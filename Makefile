@@ -95,13 +95,17 @@ miri: ## run weft-core's tests in miri, which finds undefined behaviour
 		{ echo "miri is missing: rustup toolchain install nightly --component miri,rust-src"; exit 1; }
 	cargo +nightly miri test $(locked) -p weft-core --target-dir target/miri $(ARGS)
 
-fuzz: ## fuzz weft-wire, each target for SECONDS=60; what it finds is left in fuzz/artifacts
+fuzz_run = cargo +nightly fuzz run --target-dir target/fuzz $$target -- -max_total_time=$(SECONDS) -timeout=10 -malloc_limit_mb=64
+
+fuzz: ## fuzz weft-wire and weft-link, each target for SECONDS=60; what it finds is left in fuzz/artifacts
 	@cargo +nightly --version >/dev/null 2>&1 || \
 		{ echo "nightly is missing: rustup toolchain install nightly"; exit 1; }
 	@cargo fuzz --version >/dev/null 2>&1 || \
 		{ echo "cargo-fuzz is missing: cargo install cargo-fuzz (and a C++ compiler: apt install g++)"; exit 1; }
-	@set -e; for target in decode round_trip; do echo "== $$target"; \
-		cargo +nightly fuzz run --target-dir target/fuzz $$target -- -max_total_time=$(SECONDS) -timeout=10 $(ARGS); done
+	@set -e; for target in decode round_trip; do echo "== $$target"; $(fuzz_run) $(ARGS); done
+	@cargo +nightly run --quiet --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --example seeds
+	@# These have threads, and one that is just ending looks like a leak.
+	@set -e; for target in requests replies; do echo "== $$target"; $(fuzz_run) -detect_leaks=0 $(ARGS); done
 
 clean: ## remove all that was made here
 	rm -rf .venv target dist fuzz/Cargo.lock fuzz/artifacts fuzz/corpus python/weft/_weft*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache

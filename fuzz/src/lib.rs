@@ -1,5 +1,6 @@
-//! What the targets share with the tests of weft-wire, and a tree made of the fuzzer's bytes.
+//! What the targets share: a tree of weft-wire's tests made of the fuzzer's bytes, and the peers of a link.
 
+pub mod link;
 #[path = "../../crates/weft-wire/tests/values/tree.rs"]
 pub mod tree;
 
