@@ -587,6 +587,83 @@ def test_in_debug_mode_it_is_asyncios_own():
     assert asyncio.run(main(), debug=True) is asyncio.Task
 
 
+call_graphs = pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio's call graphs came with Python 3.14")
+
+
+@call_graphs
+@pytest.mark.parametrize("how", ["debug mode", "task factory"])
+def test_where_it_is_asyncios_own_it_is_in_the_call_graph(how):
+    async def inner(ch):
+        await ch.recv()
+
+    async def waits(ch):
+        await inner(ch)
+
+    async def draws():
+        return asyncio.format_call_graph()
+
+    async def main():
+        if how == "task factory":
+            asyncio.get_running_loop().set_task_factory(lambda loop, coro, **how: asyncio.Task(coro, loop=loop, **how))
+        ch = weft.Channel()
+        async with weft.Group() as g:
+            waiting = g.spawn(waits, ch, name="waits here")
+            drawing = g.spawn(draws)
+            while worlds.parked(ch) != (0, 1) or not drawing.done:
+                await asyncio.sleep(0)
+            task = next(task for task in asyncio.all_tasks() if task.get_name() == waiting.name)
+            graph = asyncio.format_call_graph(task)
+            ch.send_nowait(None)
+        return graph, drawing.result()
+
+    other, own = asyncio.run(main(), debug=how == "debug mode")
+    assert "Task(name='waits here'" in other
+    assert other.index("inner()") < other.index("waits()")
+    assert "draws()" in own
+
+
+OBSERVED = """
+import asyncio, sys
+import weft
+
+async def waits(ch):
+    await ch.recv()
+
+async def main():
+    ch = weft.Channel()
+    task = asyncio.create_task(waits(ch), name="its own")
+    async with weft.Group() as g:
+        g.spawn(waits, ch, name="of the group")
+        while ch.statistics().parked_receivers < 2:
+            await asyncio.sleep(0)
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        g.cancel()
+        task.cancel()
+
+asyncio.run(main(), debug=sys.argv[1] == "debug")
+"""
+
+
+@call_graphs
+@pytest.mark.parametrize("command", ["ps", "pstree"])
+@pytest.mark.parametrize("mode", ["debug", "normal"])
+def test_asyncios_view_from_another_program(command, mode):
+    """In debug mode it shows processes, and otherwise at least all that is asyncio's own."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", OBSERVED, mode], **pipes) as program:
+        assert program.stdout.readline() == "ready\n"
+        looking = [sys.executable, "-m", "asyncio", command, str(program.pid)]
+        seen = subprocess.run(looking, capture_output=True, text=True, timeout=LIMIT)
+        program.stdin.close()
+    if "ermission" in seen.stdout + seen.stderr:
+        pytest.skip("no permission to read the memory of another process")
+    assert seen.returncode == 0, seen.stderr
+    assert program.returncode == 0
+    assert "its own" in seen.stdout
+    assert ("of the group" in seen.stdout) == (mode == "debug")
+
+
 def test_with_a_task_factory_it_is_what_that_makes(run):
     made = []
 
