@@ -5,6 +5,8 @@
 //! that a count is taken back exactly once, whether the end is closed, dropped with the value it was part of, or its holder dies.
 
 use std::any::Any;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -119,8 +121,56 @@ impl Clone for End {
 impl Drop for End {
     fn drop(&mut self) {
         if self.owed {
-            self.place.close(self.channel, self.side, None);
+            close_in_turn(Closing { place: self.place.clone(), channel: self.channel, side: self.side });
         }
+    }
+}
+
+/// An end that was dropped.
+struct Closing {
+    place: Arc<dyn Place>,
+    channel: ChannelId,
+    side: Side,
+}
+
+thread_local! {
+    /// What was dropped while this thread closes an end; `None`: it closes none.
+    static CLOSING: RefCell<Option<VecDeque<Closing>>> = const { RefCell::new(None) };
+}
+
+/// Closes the end, or leaves it to the call further up that is closing one. A channel that goes may hold ends in its buffer, of channels
+/// that hold ends: each would be closed within the one before, and a long chain of them needs more stack than a thread has.
+fn close_in_turn(end: Closing) {
+    let mut end = Some(end);
+    // It fails when the thread is at its very end; then each is closed within the one before.
+    let _ = CLOSING.try_with(|closing| match &mut *closing.borrow_mut() {
+        Some(waiting) => waiting.extend(end.take()),
+        none => *none = Some(VecDeque::new()),
+    });
+    let Some(first) = end else {
+        return;
+    };
+    let _turn = Turn;
+    first.close();
+    while let Ok(Some(next)) = CLOSING.try_with(|closing| closing.borrow_mut().as_mut()?.pop_front()) {
+        next.close();
+    }
+}
+
+impl Closing {
+    fn close(self) {
+        self.place.close(self.channel, self.side, None);
+    }
+}
+
+/// The call that closes what the others leave to it.
+struct Turn;
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let rest = CLOSING.try_with(RefCell::take);
+        // There is none, unless the host has panicked.
+        rest.into_iter().flatten().flatten().for_each(Closing::close);
     }
 }
 

@@ -302,6 +302,25 @@ fn a_child_that_sends_no_value_is_cut_off_and_no_receiver_is_given_one() {
 }
 
 #[test]
+fn a_long_chain_of_channels_in_each_others_buffers_is_closed() {
+    let root = Root::new();
+    let child = root.child([]);
+    let mut last: Option<End> = None;
+    for _ in 0..20_000 {
+        let about = About { capacity: Some(1), overflow: weft_core::Overflow::Block, name: String::new() };
+        let made = child.client.create(about);
+        if let Some(end) = last.replace(made.open(Side::Receiver)) {
+            let wire = Wire { attachments: vec![Attachment::End(end)], ..number(1) };
+            child.client.fill(made.channel(), vec![wire]).unwrap();
+        }
+    }
+    drop(last);
+    child.client.leave();
+    assert_eq!(root.log.gone(child.peer), Departure::Left);
+    assert_eq!(root.log.undelivered.lock().unwrap().len(), 19_999);
+}
+
+#[test]
 fn a_withdrawal_that_nobody_has_asked_for_leaves_no_operation_untold() {
     let (ours, theirs) = Socket::pair().unwrap();
     let mut raw = UnixStream::from(OwnedFd::from(ours));
