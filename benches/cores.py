@@ -85,6 +85,13 @@ ROWS = {
         Row("the same, looking without a pause", "queue-busy", 10_000, microseconds, ("p50", "p90")),
         *echoes(0),
     ],
+    "across": [
+        Row("a bare Unix socket pair, from Python", "socket", 20_000, microseconds, ("p50", "p90")),
+        Row("`Channel()`, rendezvous", "weft-0", 10_000, microseconds, ("p50", "p90")),
+        Row("`Channel(1)`", "weft-1", 10_000, microseconds, ("p50", "p90")),
+        Row("`Channel(8)`", "weft-8", 10_000, microseconds, ("p50", "p90")),
+        Row("`multiprocessing.Queue`", "queue", 10_000, microseconds, ("p50", "p90")),
+    ],
     "small": [
         Row("ints, `send`", "ints", 1_000_000, per_second, ("per_second",)),
         Row("ints, `send_many` and `recv_many`", "ints-many", 1_000_000, per_second, ("per_second",)),
@@ -135,6 +142,7 @@ ROWS = {
 }
 TITLES = {
     "echo": "A round trip to another interpreter and back",
+    "across": "A round trip to another process and back",
     "small": "Small values to another interpreter, buffered",
     "large": "Blocks of memory to another interpreter, sent until received",
     "blocks": "Blocks of memory between processes",
@@ -193,6 +201,14 @@ TARGETS = [
         for option in ("ints", "ints-many", "tuples", "tuples-many")
     ),
     Target("1 MiB of bytes: weft / pickling", "large", "bytes", "pickle-bytes", "bytes_per_second", ">=", 20),
+    *(
+        target
+        for option, words in (("weft-0", "rendezvous"), ("weft-1", "capacity 1"), ("weft-8", "capacity 8"))
+        for target in (
+            Target(f"echo of a process, p50: {words} / socket pair", "across", option, "socket", "p50", "<=", 1.3),
+            Target(f"echo of a process, p50: {words} / multiprocessing", "across", option, "queue", "p50", "<=", 1),
+        )
+    ),
     *(
         target
         for option, words in (("to", "to a process"), ("from", "from a process"), ("across", "process to process"))

@@ -1,6 +1,7 @@
 """One interpreter for one measurement of cores.py: `python -m benches.cores_child MEASUREMENT OPTION N [--cpu 0]`.
 
     echo     weft-0, weft-1, weft-spin, queue, queue-busy     N round trips to another interpreter
+    across   weft-0, weft-1, weft-8, socket, queue            N round trips to another process
     small    ints, ints-many, tuples, tuples-many, queue      N values to another interpreter, buffered
     large    bytes, memoryview, pickle-bytes, pickle-array    N blocks to another interpreter, or pickled and back
     blocks   to, from, across, bytes, queue                   N blocks of 8 MiB between processes
@@ -24,6 +25,7 @@ import multiprocessing
 import operator
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
@@ -129,6 +131,44 @@ def measure_echo(option: str, n: int) -> dict[str, float]:
         weft.lowlevel.spin(spin)
         with requests.sender() as there, answers.receiver() as back:
             return round_trips(lambda i: there.send(i).wait(), lambda: back.recv().wait(), n)
+
+
+def echo_bare(end: socket.socket) -> None:
+    with end:
+        while data := end.recv(8):
+            end.sendall(data)
+
+
+def echo_queue(there: Any, back: Any) -> None:
+    while (value := there.get()) is not None:
+        back.put(value)
+
+
+def measure_across(option: str, n: int) -> dict[str, float]:
+    if option == "socket":
+        ours, theirs = socket.socketpair()
+        process = multiprocessing.get_context("fork").Process(target=echo_bare, args=(theirs,))
+        process.start()
+        theirs.close()
+        with ours:
+            result = round_trips(lambda i: ours.sendall(i.to_bytes(8)), lambda: int.from_bytes(ours.recv(8)), n)
+            ours.shutdown(socket.SHUT_WR)
+        process.join()
+        return result
+    if option == "queue":
+        context = multiprocessing.get_context("spawn")
+        there, back = context.Queue(), context.Queue()
+        child = context.Process(target=echo_queue, args=(there, back))
+        child.start()
+        result = round_trips(there.put, back.get, n)
+        there.put(None)
+        child.join()
+        return result
+    requests, answers = (weft.Channel[int](int(option.removeprefix("weft-"))) for _ in range(2))
+    with weft.Group() as group:
+        group.spawn(echo, requests.receiver(), answers.sender(), 0.0, on="process")
+        with requests.sender() as out, answers.receiver() as into:
+            return round_trips(lambda i: out.send(i).wait(), lambda: into.recv().wait(), n)
 
 
 # --- small and large values --------------------------------------------------------------------------------------------
@@ -463,6 +503,7 @@ def measure_memory(option: str, n: int) -> dict[str, float]:
 
 MEASUREMENTS = {
     "echo": measure_echo,
+    "across": measure_across,
     "small": measure_small,
     "large": measure_large,
     "blocks": measure_blocks,
