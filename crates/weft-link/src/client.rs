@@ -20,8 +20,9 @@ use crate::frame::{self, Broken, Ends, Frame, NoValues, Question, Reply, Request
 use crate::inbox::Inbox;
 use crate::memory::Wire;
 use crate::operation::{Answer, Completion, Gone, Operation, RemoteCause, SubmitError};
-use crate::os::{Board, Socket};
+use crate::os::{Board, Socket, Watch};
 use crate::outbox::Outbox;
+use crate::reading::{self, Lead, Leader, Reading};
 
 /// The link of this process to the root. Clones are the same link.
 #[derive(Clone)]
@@ -31,10 +32,18 @@ pub struct Client {
 
 struct Inner {
     outbox: Arc<Outbox>,
+    reading: Reading<Heard>,
     blocks: Arc<Blocks>,
     book: Mutex<Book>,
     last_request: AtomicU64,
     last_channel: AtomicU64,
+}
+
+/// What the reading of one turn leaves to the next.
+struct Heard {
+    /// Who waits for the start.
+    start: Option<SyncSender<Wire>>,
+    board: Option<Arc<Board>>,
 }
 
 #[derive(Default)]
@@ -63,7 +72,9 @@ impl Client {
     /// The root is gone, or the system has no thread for it.
     pub fn connect(socket: Socket) -> io::Result<(Self, Wire)> {
         let outbox = Outbox::new(socket);
+        let (start, started) = sync_channel(1);
         let inner = Arc::new(Inner {
+            reading: Reading::new(outbox.socket(), Heard { start: Some(start), board: None })?,
             blocks: Blocks::new(outbox.clone()),
             outbox,
             book: Mutex::default(),
@@ -71,9 +82,8 @@ impl Client {
             last_channel: AtomicU64::new(1),
             last_request: AtomicU64::new(0),
         });
-        let (start, started) = sync_channel(1);
         let reader = inner.clone();
-        thread::Builder::new().name("weft-link".into()).spawn(move || reader.serve(start))?;
+        thread::Builder::new().name("weft-link".into()).spawn(move || reader.serve())?;
         let start = started.recv().map_err(|_| io::Error::new(io::ErrorKind::UnexpectedEof, Gone))?;
         Ok((Self { inner }, start))
     }
@@ -253,6 +263,14 @@ impl Client {
         let _ = left.recv();
     }
 
+    /// To read in place of the link's own thread, for a thread that is about to sleep until something of this link wakes it.
+    /// `give_up` is called, by any thread,
+    /// when another one asks for the same: it must wake this one, and wait for nothing. `None`: somebody reads, and was asked, or the system has no
+    /// way to.
+    pub fn lead(&self, give_up: Arc<dyn Fn() + Send + Sync>) -> Option<Lead> {
+        Lead::begin(Arc::new(Led(self.inner.clone())), give_up)
+    }
+
     /// Whether the root is gone.
     pub fn is_gone(&self) -> bool {
         self.inner.book().gone
@@ -305,26 +323,14 @@ impl Inner {
     }
 
     /// The reader thread.
-    fn serve(self: Arc<Self>, start: SyncSender<Wire>) {
+    fn serve(self: Arc<Self>) {
         // However it ends: nobody is left waiting for the root.
         let burial = Burial(&self);
-        let mut inbox = Inbox::new();
-        let mut start = Some(start);
-        let mut board = None;
-        while let Ok(true) = inbox.fill(self.outbox.socket()) {
-            if self.take_turn(&mut inbox, &mut start, &mut board).is_err() {
-                break;
-            }
-        }
+        while self.reading.wait(self.outbox.socket()).is_ok() && self.turn() {}
         drop(burial);
     }
 
-    fn take_turn(
-        self: &Arc<Self>,
-        inbox: &mut Inbox,
-        start: &mut Option<SyncSender<Wire>>,
-        board: &mut Option<Arc<Board>>,
-    ) -> Result<(), Broken> {
+    fn take_turn(self: &Arc<Self>, inbox: &mut Inbox, Heard { start, board }: &mut Heard) -> Result<(), Broken> {
         while let Some(body) = inbox.next()? {
             match Reply::read(body, self)? {
                 Reply::Start(wire) => {
@@ -369,6 +375,17 @@ impl Inner {
         Ok(())
     }
 
+    /// `false`: the link is over, and its thread will find it so.
+    fn turn(self: &Arc<Self>) -> bool {
+        match self.reading.read(self.outbox.socket(), |inbox, heard| self.take_turn(inbox, heard)) {
+            Ok(None | Some(Ok(()))) => true,
+            Ok(Some(Err(Broken(_)))) | Err(_) => {
+                self.outbox.kill();
+                false
+            }
+        }
+    }
+
     fn known_ahead(&self, channel: ChannelId) -> Option<Arc<Ahead>> {
         self.book().aheads.get(&channel).and_then(Weak::upgrade)
     }
@@ -387,6 +404,24 @@ impl Pending {
         for tell in self.withdrawing {
             let _ = tell.send(false);
         }
+    }
+}
+
+/// An `Arc`, because what is read may hold ends, which hold the link.
+struct Led(Arc<Inner>);
+
+impl reading::Led for Led {
+    fn socket(&self) -> &Socket {
+        self.0.outbox.socket()
+    }
+    fn led(&self) -> (&Watch, &Leader) {
+        self.0.reading.led()
+    }
+    fn turn(&self) -> bool {
+        self.0.turn()
+    }
+    fn kill(&self) {
+        self.0.outbox.kill();
     }
 }
 

@@ -28,9 +28,10 @@ use crate::frame::{self, Broken, Ends, Frame, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
 use crate::memory::{Parcel, Wire};
 use crate::operation::{Decided, Operation, RemoteCause};
-use crate::os::Socket;
+use crate::os::{Socket, Watch};
 use crate::outbox::Outbox;
 use crate::party::{Party, Work};
+use crate::reading::{self, Lead, Leader, Reading};
 
 /// What the embedding program does for the hub. Each is called without a lock, by whichever thread came upon it, and must not wait.
 pub trait Host<V>: Send + Sync + 'static {
@@ -70,12 +71,16 @@ struct Inner<V: Parcel> {
     host: Arc<dyn Host<V>>,
     peers: Mutex<HashMap<PeerId, Arc<Peer<V>>>>,
     last: AtomicU64,
+    /// The peer that was read last.
+    latest: Arc<AtomicU64>,
 }
 
 impl<V: Parcel> Hub<V> {
     /// A hub without peers. It starts no thread until there is one.
     pub fn new(host: Arc<dyn Host<V>>) -> Self {
-        Self { inner: Arc::new(Inner { host, peers: Mutex::default(), last: AtomicU64::new(0) }) }
+        Self {
+            inner: Arc::new(Inner { host, peers: Mutex::default(), last: AtomicU64::new(0), latest: Arc::default() }),
+        }
     }
 
     /// Serves a peer at the other end of the socket, with a thread that ends when the peer is gone. `start` is what the peer's
@@ -87,8 +92,10 @@ impl<V: Parcel> Hub<V> {
         // Relaxed: it only has to be another one each time.
         let id = PeerId(self.inner.last.fetch_add(1, Ordering::Relaxed) + 1);
         let outbox = Outbox::new(socket);
+        let reading = Reading::new(outbox.socket(), Heard::default())?;
         let (blocks, host) = (Blocks::new(outbox.clone()), self.inner.host.clone());
-        let peer = Arc::new(Peer { id, outbox, blocks, host, book: Mutex::default() });
+        let latest = self.inner.latest.clone();
+        let peer = Arc::new(Peer { id, outbox, reading, latest, blocks, host, book: Mutex::default() });
         lock(&self.inner.peers).insert(id, peer.clone());
         let (reader, inner) = (peer.clone(), Arc::downgrade(&self.inner));
         let spawned = thread::Builder::new().name(format!("weft-link-{}", id.0)).spawn(move || {
@@ -103,6 +110,17 @@ impl<V: Parcel> Hub<V> {
         }
         peer.outbox.push(peer.frame(Reply::Start(start)));
         Ok(id)
+    }
+
+    /// To read in place of a link's own thread, for a thread that is about to sleep until something that a peer does wakes it: the link to the
+    /// peer that was read last, from which an answer is most likely. `give_up` is called, by
+    /// any thread, when another one asks for the same: it must wake this one, and wait for nothing. `None`: there is no peer, somebody reads, and was
+    /// asked, or the system has no way to.
+    pub fn lead(&self, give_up: Arc<dyn Fn() + Send + Sync>) -> Option<Lead> {
+        // Relaxed: a guess.
+        let latest = PeerId(self.inner.latest.load(Ordering::Relaxed));
+        let peer = lock(&self.inner.peers).get(&latest).cloned();
+        Lead::begin(Arc::new(Led(peer?)), give_up)
     }
 
     /// Gives up the link to a peer, which is as if the peer had died. `false`: there is no such peer any more.
@@ -198,6 +216,8 @@ pub(crate) fn undelivered<V: 'static>(host: &dyn Host<V>, chan: &Arc<Chan<V>>, v
 pub(crate) struct Peer<V: Parcel> {
     id: PeerId,
     outbox: Arc<Outbox>,
+    reading: Reading<Heard>,
+    latest: Arc<AtomicU64>,
     blocks: Arc<Blocks>,
     pub(crate) host: Arc<dyn Host<V>>,
     book: Mutex<Book<V>>,
@@ -317,25 +337,45 @@ impl<V: Parcel> Peer<V> {
     }
 
     fn read(self: &Arc<Self>) -> Departure {
-        let mut inbox = Inbox::new();
-        let mut turn = Turn::default();
         loop {
-            match inbox.fill(self.outbox.socket()) {
-                Ok(true) => {}
+            if let Err(error) = self.reading.wait(self.outbox.socket()) {
+                return Departure::Failed(error.to_string());
+            }
+            if let Some(departure) = self.turn() {
+                return departure;
+            }
+        }
+    }
+
+    /// One read, if there is something. How the peer went, if it has.
+    fn turn(self: &Arc<Self>) -> Option<Departure> {
+        // Relaxed: a guess at who will be heard of next.
+        self.latest.store(self.id.0, Ordering::Relaxed);
+        let mut wakes = Vec::new();
+        let read = self.reading.read(self.outbox.socket(), |inbox, heard| {
+            if heard.departure.is_none() {
+                let end = self.take_turn(inbox, &mut heard.turn);
+                // In the order of the turns, and so before the next one.
+                self.outbox.push(heard.turn.frames.drain(..));
+                heard.departure = match end {
+                    Ok(false) => None,
+                    Ok(true) => Some(Departure::Left),
+                    Err(Broken(why)) => Some(Departure::Failed(format!("the peer sent {why}"))),
+                };
+                wakes.append(&mut heard.turn.wakes);
+            }
+            heard.departure.clone()
+        });
+        wakes.into_iter().for_each(Wakes::wake);
+        match read {
+            Ok(None) => None,
+            Ok(Some(departure)) => departure,
+            // Whoever else has read may know more.
+            Err(error) => Some(self.reading.lock().1.departure.clone().unwrap_or(match error.kind() {
                 // Killed with something unread, it is a reset.
-                Err(error) if error.kind() != io::ErrorKind::ConnectionReset => {
-                    return Departure::Failed(error.to_string());
-                }
-                Ok(false) | Err(_) => return Departure::Died,
-            }
-            let end = self.take_turn(&mut inbox, &mut turn);
-            self.outbox.push(turn.frames.drain(..));
-            turn.wakes.drain(..).for_each(Wakes::wake);
-            match end {
-                Ok(false) => {}
-                Ok(true) => return Departure::Left,
-                Err(Broken(why)) => return Departure::Failed(format!("the peer sent {why}")),
-            }
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Departure::Died,
+                _ => Departure::Failed(error.to_string()),
+            })),
         }
     }
 
@@ -614,6 +654,36 @@ impl<V: Parcel> Peer<V> {
             (0..held.receivers).for_each(|_| close(&held.chan, Side::Receiver, cause(), &*self.host));
         }
         self.host.gone(self.id, departure);
+    }
+}
+
+/// What the reading of one turn leaves to the next.
+#[derive(Default)]
+struct Heard {
+    turn: Turn,
+    /// What the peer has said of its going, or done that nobody should.
+    departure: Option<Departure>,
+}
+
+/// An `Arc`, because what is read may make parties, which hold the peer.
+struct Led<V: Parcel>(Arc<Peer<V>>);
+
+impl<V: Parcel> reading::Led for Led<V> {
+    fn socket(&self) -> &Socket {
+        self.0.outbox.socket()
+    }
+    fn led(&self) -> (&Watch, &Leader) {
+        self.0.reading.led()
+    }
+    fn turn(&self) -> bool {
+        let is_over = self.0.turn().is_some();
+        if is_over {
+            self.kill();
+        }
+        !is_over
+    }
+    fn kill(&self) {
+        self.0.outbox.kill();
     }
 }
 

@@ -26,7 +26,7 @@ impl Inbox {
         Self { buffer: vec![0; CHUNK], start: 0, end: 0, descriptors: VecDeque::new() }
     }
 
-    /// Waits for more. `false`: there is none.
+    /// Reads what is there: `WouldBlock` when that is nothing. `false`: there will be none.
     pub(crate) fn fill(&mut self, socket: &Socket) -> io::Result<bool> {
         self.make_room();
         let count = socket.recv(&mut self.buffer[self.end..], &mut self.descriptors)?;

@@ -42,6 +42,7 @@ mod operation;
 mod os;
 mod outbox;
 mod party;
+mod reading;
 
 pub use ahead::Ahead;
 pub use client::Client;
@@ -50,3 +51,4 @@ pub use hub::{Departure, Host, Hub, PeerId};
 pub use memory::{Attachment, Bytes, LARGE, Memory, Parcel, Wire};
 pub use operation::{Action, Answer, Case, Completion, Decided, Gone, Operation, RemoteCause, SubmitError};
 pub use os::Socket;
+pub use reading::Lead;

@@ -5,4 +5,4 @@
 mod system;
 
 pub use system::Socket;
-pub(crate) use system::{Block, Board, Descriptor, Forks, Mapping, Passed, is_too_many_in_flight};
+pub(crate) use system::{Block, Board, Descriptor, Forks, Mapping, Passed, Watch, is_too_many_in_flight};

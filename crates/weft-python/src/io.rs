@@ -74,6 +74,8 @@ pub use system::{Pipe, Watched, close, duplicate, is_ready, poll};
 
 #[cfg(unix)]
 mod system {
+    use std::time::Duration;
+
     use super::{Instant, Py, c_int, ffi};
 
     /// One descriptor of a poll.
@@ -115,21 +117,33 @@ mod system {
     pub fn poll(watched: &mut [Watched], pipe: &Pipe, deadline: Option<Instant>) {
         let mut all: Vec<libc::pollfd> = watched.iter().map(|watched| watched.poll).collect();
         all.push(entry(pipe.read, false));
-        let milliseconds = match deadline {
-            None => -1,
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                c_int::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
-            }
-        };
-        // SAFETY: the array and its length.
-        let count = unsafe { libc::poll(all.as_mut_ptr(), all.len() as libc::nfds_t, milliseconds) };
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let count = poll_for(&mut all, left);
         if count < 0 {
             return;
         }
         for (watched, polled) in watched.iter_mut().zip(&all) {
             watched.poll.revents = polled.revents;
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn poll_for(all: &mut [libc::pollfd], left: Option<Duration>) -> c_int {
+        let left = left.map(|left| libc::timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let timeout = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the array and its length; the time, or none; no signals are blocked.
+        unsafe { libc::ppoll(all.as_mut_ptr(), all.len() as libc::nfds_t, timeout, std::ptr::null()) }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn poll_for(all: &mut [libc::pollfd], left: Option<Duration>) -> c_int {
+        let milliseconds =
+            left.map_or(-1, |left| c_int::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX));
+        // SAFETY: the array and its length.
+        unsafe { libc::poll(all.as_mut_ptr(), all.len() as libc::nfds_t, milliseconds) }
     }
 
     /// A way to wake a thread that polls.

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use weft_link::Lead;
+
+use crate::crossing::remote;
 use crate::ffi::{self, Aside, Owned, Py, PyObject, Raised, c, thread_lock};
 use crate::io::{self, Pipe};
 use crate::op::{Kind, OpObject, Sleeper};
@@ -13,6 +16,9 @@ use crate::scope::{self, Scope};
 use crate::state::Ref;
 
 const LONGEST_SPIN: Duration = Duration::from_secs(1);
+
+/// For how many sleeps at the most a thread leads no link after some in which something else has woken it.
+const REST: u32 = 32;
 
 /// How often a spinning thread waits for an instant between looks at the clock.
 const SPINS_PER_LOOK: u32 = 8;
@@ -39,6 +45,8 @@ thread_local! {
     static MINE: RefCell<Option<Arc<Parker>>> = const { RefCell::new(None) };
     /// For how long this thread looks before it sleeps.
     static SPINS: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// How many sleeps are still to pass before it leads a link again, and how many it will be after the next one in vain.
+    static RESTS: Cell<(u32, u32)> = const { Cell::new((0, 1)) };
 }
 
 impl Parker {
@@ -143,6 +151,35 @@ impl Parker {
     }
 }
 
+impl Parker {
+    /// The same, reading a link of this process meanwhile: what wakes us may well come from there. Whether it did.
+    fn sleep_leading(&self, lead: &Lead, deadline: Option<Instant>) -> bool {
+        let Some(pipe) = self.pipe.get() else {
+            self.sleep(deadline);
+            return false;
+        };
+        loop {
+            if self.is_notified_before(POLLING) {
+                return true;
+            }
+            let mut link = [io::Watched::new(0, lead.descriptor(), false)];
+            io::poll(&mut link, pipe, deadline);
+            // A notice that comes from now on is left in the state alone.
+            if self.state.swap(EMPTY, Ordering::AcqRel) == NOTIFIED {
+                // As above: the byte in the pipe, if it is there yet.
+                pipe.drain();
+                return false;
+            }
+            if !link[0].is_ready() {
+                return false;
+            }
+            if !lead.serve() {
+                return false;
+            }
+        }
+    }
+}
+
 impl Drop for Parker {
     fn drop(&mut self) {
         // SAFETY: the last user is gone. The lock is released first, as its contract wants.
@@ -220,9 +257,16 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
     let parker = Parker::mine()?;
     let spins = SPINS.get();
     let mut watched = op.with_leaves(io::watched);
-    if !watched.is_empty() && parker.pipe.get().is_none() {
-        let pipe = Pipe::new()?;
-        let _ = parker.pipe.set(pipe);
+    if parker.pipe.get().is_none() {
+        if !watched.is_empty() {
+            let _ = parker.pipe.set(Pipe::new()?);
+        } else if op.is_sharing() && remote::has_links() {
+            // Without one it sleeps as any other.
+            match Pipe::new() {
+                Ok(pipe) => drop(parker.pipe.set(pipe)),
+                Err(Raised) => drop(ffi::take_error()),
+            }
+        }
     }
     // From here on, a cancelled scope unparks us.
     let _parked = scope.as_ref().map(|scope| scope.enroll(&parker));
@@ -250,7 +294,13 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
                 if !spins.is_zero() {
                     parker.spin(spins);
                 }
-                parker.sleep(until);
+                match lead_of(op, &parker) {
+                    Some(lead) => match parker.sleep_leading(&lead, until) {
+                        true => RESTS.set((0, 1)),
+                        false => RESTS.set((RESTS.get().1, REST.min(RESTS.get().1 * 2))),
+                    },
+                    None => parker.sleep(until),
+                }
             } else {
                 parker.sleep_polling(&mut watched, until);
             }
@@ -296,6 +346,20 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
             return op.take_up();
         }
     }
+}
+
+/// What the thread is to read while it sleeps: a link, for an operation that another process may meet, unless that was no use lately.
+fn lead_of(op: &OpObject, parker: &Arc<Parker>) -> Option<Lead> {
+    if !op.is_sharing() {
+        return None;
+    }
+    if let (rests @ 1.., next) = RESTS.get() {
+        RESTS.set((rests - 1, next));
+        return None;
+    }
+    parker.pipe.get()?;
+    let parker = Arc::clone(parker);
+    remote::lead(Arc::new(move || parker.unpark()))
 }
 
 /// An exception is set while the operation is parked: it ends the wait. If the operation was decided meanwhile, the commit wins: it

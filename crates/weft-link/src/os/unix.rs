@@ -13,12 +13,14 @@ use std::ffi::c_int;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 
+#[cfg(target_os = "linux")]
+use rustix::event::epoll;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -82,10 +84,10 @@ impl Socket {
         })?)
     }
 
-    /// Waits for bytes, and for the descriptors that come with them. 0: there will be none.
+    /// Reads bytes, and the descriptors that come with them, or nothing: `WouldBlock`. 0: there will be none.
     pub(crate) fn recv(&self, buffer: &mut [u8], descriptors: &mut impl Extend<Descriptor>) -> io::Result<usize> {
         #[cfg(target_os = "linux")]
-        let flags = RecvFlags::CMSG_CLOEXEC;
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         #[cfg(target_os = "macos")]
         let flags = RecvFlags::empty();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_BLOCKS))];
@@ -94,10 +96,6 @@ impl Socket {
             let received = match recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
                 Ok(received) => received,
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => {
-                    self.wait_for(PollFlags::IN)?;
-                    continue;
-                }
                 Err(error) => return Err(error.into()),
             };
             for message in control.drain() {
@@ -126,10 +124,68 @@ impl Socket {
         Ok(())
     }
 
+    /// Its descriptor.
+    pub(crate) fn number(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+
     /// Ends the link for both sides; whoever waits on the socket returns.
     pub(crate) fn shut_down(&self) {
         // It fails only when there is nothing to end any more.
         let _ = shutdown(&self.0, Shutdown::Both);
+    }
+}
+
+/// Where a thread waits for a socket, which others can pause.
+#[cfg(target_os = "linux")]
+pub(crate) struct Watch(OwnedFd);
+
+#[cfg(target_os = "linux")]
+impl Watch {
+    pub(crate) fn new(socket: &Socket) -> io::Result<Self> {
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&watch, &socket.0, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        Ok(Self(watch))
+    }
+
+    /// Waits until there is something to read, unless it is paused, or the link is over.
+    pub(crate) fn wait(&self, _: &Socket) -> io::Result<()> {
+        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
+        retry_on_intr(|| epoll::wait(&self.0, &mut events, None))?;
+        Ok(())
+    }
+
+    /// What comes from now on wakes nobody who waits here.
+    pub(crate) fn pause(&self, socket: &Socket) -> io::Result<()> {
+        Ok(epoll::modify(&self.0, &socket.0, epoll::EventData::new_u64(0), epoll::EventFlags::empty())?)
+    }
+
+    /// What is there, or comes, wakes who waits here.
+    pub(crate) fn resume(&self, socket: &Socket) -> io::Result<()> {
+        Ok(epoll::modify(&self.0, &socket.0, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?)
+    }
+}
+
+/// Where a thread waits for a socket. It cannot be paused, so nobody leads.
+#[cfg(target_os = "macos")]
+pub(crate) struct Watch;
+
+#[cfg(target_os = "macos")]
+impl Watch {
+    pub(crate) fn new(_: &Socket) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) fn wait(&self, socket: &Socket) -> io::Result<()> {
+        socket.wait_for(PollFlags::IN)
+    }
+
+    pub(crate) fn pause(&self, _: &Socket) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn resume(&self, _: &Socket) -> io::Result<()> {
+        Ok(())
     }
 }
 

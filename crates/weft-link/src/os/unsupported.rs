@@ -28,7 +28,31 @@ impl Socket {
         match *self {}
     }
 
+    pub(crate) fn number(&self) -> i32 {
+        match *self {}
+    }
+
     pub(crate) fn shut_down(&self) {
+        match *self {}
+    }
+}
+
+pub(crate) enum Watch {}
+
+impl Watch {
+    pub(crate) fn new(socket: &Socket) -> io::Result<Self> {
+        match *socket {}
+    }
+
+    pub(crate) fn wait(&self, _: &Socket) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn pause(&self, _: &Socket) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn resume(&self, _: &Socket) -> io::Result<()> {
         match *self {}
     }
 }

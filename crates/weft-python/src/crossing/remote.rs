@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use weft_core::chan::{Chan, End as Ended};
 use weft_core::error::Cause;
 use weft_link::{
-    About, Ahead, Answer, ChannelId, Client, Completion, Departure, End, Gone, Host, Hub, Parcel, PeerId, RemoteCause,
-    Socket, Wire,
+    About, Ahead, Answer, ChannelId, Client, Completion, Departure, End, Gone, Host, Hub, Lead, Parcel, PeerId,
+    RemoteCause, Socket, Wire,
 };
 use weft_wire::Writer;
 
@@ -38,6 +38,19 @@ pub fn link() -> Option<&'static Client> {
 /// The hub, in the root.
 pub fn hub() -> &'static Hub<Value> {
     &HUB.get_or_init(|| (channel::forks(), Hub::new(Arc::new(Root)))).1
+}
+
+/// Whether this process has links to others.
+pub fn has_links() -> bool {
+    LINK.get().is_some() || HUB.get().is_some()
+}
+
+/// To read a link in place of its own thread, until `give_up` is called. In the root `None` as long as there are no others.
+pub fn lead(give_up: Arc<dyn Fn() + Send + Sync>) -> Option<Lead> {
+    match link() {
+        Some(client) => client.lead(give_up),
+        None => HUB.get().filter(|(forks, _)| *forks == channel::forks())?.1.lead(give_up),
+    }
 }
 
 /// An error in a child that was forked from a process with links: a second set of them there cannot be.

@@ -13,7 +13,7 @@ use crate::wake;
 impl OpObject {
     /// Whether another place may meet it.
     #[inline]
-    pub(super) fn is_sharing(&self) -> bool {
+    pub fn is_sharing(&self) -> bool {
         if self.is_on_channel() {
             return self.channel().is_sharing();
         }
