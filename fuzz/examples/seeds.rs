@@ -60,7 +60,16 @@ fn requests(start: &[u8]) -> Vec<Vec<u8>> {
     }
     drop(root);
     answers.iter().take(OPERATIONS).for_each(drop);
+    frames.splice(OPERATIONS..OPERATIONS, ahead());
     frames
+}
+
+/// What goes ahead, as a child would write it that was promised room on channel 4: a value, and that one of those it was lent was taken.
+fn ahead() -> [Vec<u8>; 2] {
+    let channel = 4_u64.to_le_bytes();
+    let value = [&[0][..], &3_u64.to_le_bytes(), &[1, 2, 3], &0_u32.to_le_bytes()].concat();
+    [[&[10][..], &channel, &value].concat(), [&[11][..], &channel].concat()]
+        .map(|body| [&(body.len() as u32).to_le_bytes()[..], &[0; 4], &body].concat())
 }
 
 /// Reads up to the next call, or all that came before the first one.

@@ -6,7 +6,7 @@ use std::thread;
 
 use libfuzzer_sys::fuzz_target;
 use weft_fuzz::link::{OPERATIONS, Raw, Root, begin};
-use weft_link::{Client, Socket};
+use weft_link::{Client, Socket, Wire};
 
 /// What a real root writes first.
 static START: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -28,6 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     let answers = begin(&client);
+    let ahead = client.ahead(4);
     thread::scope(|scope| {
         let withdrawal = scope.spawn(|| client.withdraw(0));
         let call = scope.spawn(|| client.statistics(2));
@@ -44,6 +45,8 @@ fuzz_target!(|bytes: &[u8]| {
             told[token] += 1;
         }
         assert_eq!(told, [1; OPERATIONS]);
+        while client.recv_ahead(&ahead).is_some() {}
+        let _ = client.send_ahead(&ahead, Wire::default());
     });
     drop(start);
 });

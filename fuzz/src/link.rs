@@ -122,6 +122,11 @@ impl Parcel for Value {
         values().push(Arc::downgrade(&value));
         Self(value)
     }
+    fn copied(&self, most: usize) -> Option<Self> {
+        let wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let plain = wire.attachments.is_empty() && wire.bytes.len() <= most;
+        plain.then(|| Self(Arc::new(Mutex::new(Wire { bytes: wire.bytes.to_vec().into(), attachments: Vec::new() }))))
+    }
 }
 
 struct Log(Mutex<Sender<Departure>>);
@@ -154,7 +159,7 @@ impl Root {
         let (tell, departure) = channel();
         let hub = Hub::new(Arc::new(Log(Mutex::new(tell))));
         let (mut channels, mut attachments) = (Vec::new(), Vec::new());
-        for (capacity, overflow) in [(0, Overflow::Block), (2, Overflow::Block), (2, Overflow::DropOldest)] {
+        for (capacity, overflow) in [(0, Overflow::Block), (8, Overflow::Block), (2, Overflow::DropOldest)] {
             let chan = Arc::new(Chan::new(Some(capacity), overflow));
             assert!(chan.add_sender() && chan.add_receiver());
             let about = About { capacity: Some(capacity), overflow, name: "fuzzed".into() };
