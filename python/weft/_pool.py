@@ -316,7 +316,7 @@ class Mapping(Generic[R]):
         self.taken = 0
         self.done = 0
         self._ordered = ordered
-        self._items: Channel[tuple[int, Any]] = Channel(name="items of a map")
+        self._items: Channel[tuple[int, Any]] = Channel(buffer, name="items of a map")
         self._results = Channel[tuple[int, int, Any]].unbounded(name="results of a map")
         self._places: Channel[None] = Channel(buffer, name="places of a map")
         self._receiver = self._results.receiver()
