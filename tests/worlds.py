@@ -408,7 +408,7 @@ class GroupThreads(World):
 
         def host():
             with weft.Group() as self.group:
-                self.ended.wait(LIMIT)
+                self.ended.wait()
 
         self.host = threading.Thread(target=host, name="group of threads", daemon=True)
         self.host.start()
@@ -661,7 +661,7 @@ def pairs(names=tuple(WORLDS)) -> list[str]:
     return (
         [f"{a}>{b}" for a in names for b in names]
         + ["asyncio>elsewhere", "elsewhere>asyncio", "elsewhere>elsewhere2"]
-        + [f"{name}>{name}_elsewhere" for name in names if name != "asyncio" and _is_stepped(WORLDS[name])]
+        + [f"{name}>{name}_elsewhere" for name in names if name != "asyncio" and is_stepped(WORLDS[name])]
     )
 
 
@@ -679,8 +679,8 @@ def make_pair(pair: str) -> tuple[World, World]:
     if first == second:
         return a, a
     # One loop, one run and one hub can be stepped in this thread; what comes second is elsewhere.
-    return a, make_world(second, elsewhere=_is_stepped(SINGLES.get(second, Asyncio)) and _is_stepped(type(a)))
+    return a, make_world(second, elsewhere=is_stepped(SINGLES.get(second, Asyncio)) and is_stepped(type(a)))
 
 
-def _is_stepped(world: type[World]) -> bool:
+def is_stepped(world: type[World]) -> bool:
     return issubclass(world, Asyncio | Trio | Gevent)
