@@ -166,19 +166,9 @@ if gevent is not None:
     WORLDS.append(Gevent)
 
 
-OPEN = {
-    ("Gevent", "what_was_given_to_a_party_that_vanished_goes_back_to_the_front"): (
-        "a greenlet that is suspended is never collected, and no hub tells that it was destroyed: its operation is undone "
-        "when the next hub of the thread has a greenlet parked, or when the thread ends"
-    )
-}
-
-
 @pytest.mark.parametrize("law", conformance.laws())
 @pytest.mark.parametrize("tested", WORLDS)
-def test_what_weft_brings_keeps_the_laws(tested, law, request):
-    if (tested.__name__, law.name) in OPEN:
-        request.applymarker(pytest.mark.xfail(strict=False, reason=OPEN[tested.__name__, law.name]))
+def test_what_weft_brings_keeps_the_laws(tested, law):
     law.check(tested)
 
 

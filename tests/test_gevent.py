@@ -20,7 +20,7 @@ import weakref
 
 import pytest
 import weft
-from worlds import LIMIT, make_world, parked, until, until_parked
+from worlds import LIMIT, collect, make_world, parked, until, until_parked
 
 gevent = pytest.importorskip("gevent")
 greenlet = pytest.importorskip("greenlet")
@@ -1078,19 +1078,130 @@ def test_a_thread_whose_hub_was_destroyed_gets_a_new_one():
     assert in_thread(twice) == ["v", "v"]
 
 
-@pytest.mark.parametrize("destroy_loop", [False, True], ids=["its loop left", "its loop too"])
-def test_what_a_greenlet_was_given_goes_back_when_the_next_hub_of_its_thread_has_somebody_parked(destroy_loop):
+destroys_loop = pytest.mark.parametrize("destroy_loop", [False, True], ids=["its loop left", "its loop too"])
+
+
+@destroys_loop
+@pytest.mark.parametrize("sender", ["the thread itself", "another thread"])
+@pytest.mark.parametrize("case", ["recv", "recv_many", "select", "selecting"])
+def test_what_a_greenlet_was_given_goes_back_when_its_hub_is_destroyed(case, sender, destroy_loop):
+    ch, other = weft.Channel(), weft.Channel()
+    perform = {
+        "recv": lambda: ch.recv().wait(),
+        "recv_many": lambda: ch.recv_many(5).wait(),
+        "select": lambda: weft.select(other.recv(), ch.recv(), weft.after(60)).wait(),
+        "selecting": lambda: next(weft.selecting(ch, other)),
+    }[case]
+
+    def destroy():
+        gevent.spawn(perform)
+        gevent.sleep(0)
+        if sender == "the thread itself":
+            ch.send_nowait("v")
+        else:
+            thread = threading.Thread(target=ch.send_nowait, args=("v",))
+            thread.start()
+            thread.join()  # not by the hub, which would let the receiver run
+        gevent.get_hub().destroy(destroy_loop)
+        collect()
+        assert parked(other) == (0, 0)
+        got = ch.recv_nowait()
+        with pytest.raises(weft.WouldBlock):
+            ch.recv_nowait()
+        return got
+
+    assert in_thread(destroy) == "v"
+
+
+def test_what_goes_back_when_a_hub_is_destroyed_is_not_for_its_other_greenlets():
     ch = weft.Channel()
+
+    def destroy():
+        for _ in range(3):
+            gevent.spawn(lambda: ch.recv().wait())
+        gevent.sleep(0)
+        ch.send_nowait("v")
+        assert parked(ch) == (0, 2)
+        gevent.get_hub().destroy()
+        collect()
+        return ch.recv_nowait()
+
+    assert in_thread(destroy) == "v"
+
+
+def test_who_is_parked_in_a_hub_that_is_being_destroyed_is_passed_over():
+    ch, other, refused = weft.Channel(), weft.Channel(), []
+
+    class Dropped:
+        """A call that a hub is asked for, and that sends when it is let go of."""
+
+        def __call__(self): ...
+
+        def __del__(self):
+            with pytest.raises(weft.WouldBlock):
+                other.send_nowait("w")
+            refused.append(True)
+
+    def destroy():
+        gevent.spawn(lambda: ch.recv().wait())
+        gevent.spawn(lambda: other.recv().wait())
+        gevent.sleep(0)
+        ch.send_nowait("v")  # asks for weft's call, which is let go of first
+        gevent.get_hub().loop.run_callback(Dropped())
+        gevent.get_hub().destroy()
+        collect()
+        return ch.recv_nowait()
+
+    assert in_thread(destroy) == "v"
+    assert refused
+
+
+def test_what_goes_back_when_a_hub_is_destroyed_is_received_by_whoever_waits():
+    ch, met, waits, received = weft.Channel(), threading.Event(), threading.Event(), threading.Event()
 
     def destroy():
         gevent.spawn(lambda: ch.recv().wait())
         gevent.sleep(0)
         ch.send_nowait("v")
+        met.set()
+        waits.wait()  # not for the hub
+        gevent.get_hub().destroy()
+        collect()
+        received.wait()  # the end of this thread would give it back as well
+
+    thread = threading.Thread(target=destroy, daemon=True)
+    thread.start()
+    assert met.wait(LIMIT)
+    rx = receiver(ch)
+    waits.set()
+    try:
+        assert joined(rx) == "v"
+    finally:
+        received.set()
+    until(lambda: not thread.is_alive())
+
+
+@destroys_loop
+def test_a_hub_destroyed_as_it_hands_its_loop_back_gives_back_when_the_next_one_has_somebody_parked(
+    destroy_loop, monkeypatch
+):
+    """After a slice it has nothing to call but by a watcher, which nobody lets go of."""
+    monkeypatch.setattr("weft._gevent._SLICE", 0)
+    ch, got = weft.Channel(), []
+
+    def destroy():
+        for _ in range(2):
+            gevent.spawn(lambda: got.append(ch.recv().wait()))
+        gevent.sleep(0)
+        ch.send_nowait("first")
+        ch.send_nowait("second")
+        gevent.sleep(0)  # in which one of them goes on, and its slice is over
+        assert got == ["first"]
         gevent.get_hub().destroy(destroy_loop)
         gevent.get_hub()
         return ch.recv().wait(LIMIT)
 
-    assert in_thread(destroy) == "v"
+    assert in_thread(destroy) == "second"
 
 
 def test_what_greenlets_were_given_goes_back_at_once_when_one_of_them_destroys_the_hub():

@@ -9,6 +9,9 @@ A thread may end while greenlets are parked in it, and they never run again. It 
 and what they had been given goes back (L3). The thread itself says so, as it ends (`_LastWords`): greenlet's `dead`
 turns true only when the system's thread is over, some time after `Thread.is_alive` has said so.
 
+A hub may be destroyed while its thread goes on. No hub tells, and greenlets that are suspended are never collected; but
+it lets go of the calls it was asked for and has not made (`_Call`).
+
 Source: gevent's documentation of `gevent.hub.Waiter` and of the event loop's watchers.
 """
 
@@ -158,10 +161,11 @@ class _Home:
     Made in the hub's thread. Other threads only add to `ready`, and call `tell`.
     """
 
-    __slots__ = ("called", "hub", "parked", "ready", "thread", "until", "watcher")
+    __slots__ = ("called", "hub", "lost", "parked", "ready", "thread", "until", "watcher")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
+        self.lost = False  # the hub is being destroyed: `hub.loop` is there for some time yet
         self.thread = _last_words_here().thread
         self.thread.homes = [home for home in self.thread.homes if not home.is_lost()] + [self]
         self.parked = 0
@@ -189,18 +193,18 @@ class _Home:
         if not self.called:
             self.called = True
             loop = self.hub.loop
-            (loop.run_callback if here else loop.run_callback_threadsafe)(self.run)
+            (loop.run_callback if here else loop.run_callback_threadsafe)(_Call(self))
 
     def is_lost(self) -> bool:
-        """Whether the hub was destroyed. No hub tells, so whoever comes by asks, and what its greenlets had been given goes
-        back."""
-        if self.hub.loop is not None:
+        """Whether the hub was destroyed. Then what its greenlets had been given goes back."""
+        if not self.lost and self.hub.loop is not None:
             return False
         self.undo()
         return True
 
     def undo(self) -> None:
-        """Nobody in `ready` will go on."""
+        """Nobody in `ready` will go on, and nobody comes to it any more."""
+        self.lost = True  # first: what goes back may be for another greenlet of this hub
         while self.ready:
             try:
                 op = self.ready.popleft().op
@@ -233,6 +237,25 @@ class _Home:
                 # Not by `run_callback`, or we were called in this very turn: gevent makes fifty calls before it looks at
                 # the clock.
                 self.watcher.send()
+
+
+class _Call:
+    """What a hub was asked to call, once. Let go of without being called, it is what tells of the hub's end."""
+
+    __slots__ = ("home",)
+
+    def __init__(self, home: _Home) -> None:
+        self.home: _Home | None = home
+
+    def __call__(self) -> None:
+        home, self.home = self.home, None
+        if home is not None:
+            home.run()
+
+    def __del__(self) -> None:
+        home = self.home
+        if home is not None and not home.thread.is_left():
+            home.undo()
 
 
 def _watch(watchers: list[Any], hub: Any, op: Op[Any], wait: _Wait, timeout: float | None, scope: Any) -> None:
@@ -268,7 +291,7 @@ class _Wait:
         home = self.home
         # First: if the thread ends at this moment, either it finds this, or we find that it has ended.
         home.ready.append(self)
-        if get_hub_if_exists() is home.hub:
+        if get_hub_if_exists() is home.hub and not home.lost:
             if not home.called:
                 home.tell(here=True)
             return True
@@ -284,7 +307,8 @@ class _Wait:
     def is_gone(self) -> bool:
         """Whether the greenlet will never run again."""
         # PyPy finalizes the last words of a thread when it likes; but of an ended thread, every greenlet is dead.
-        return self.home.hub.loop is None or self.home.thread.ended or self.greenlet.dead
+        home = self.home
+        return home.lost or home.hub.loop is None or home.thread.ended or self.greenlet.dead
 
     def expire(self) -> None:
         self.timed_out = True
@@ -319,11 +343,18 @@ def _is_open(timeout: gevent.Timeout) -> bool:
 class _Thread:
     """A thread, as the greenlets know it that are parked there."""
 
-    __slots__ = ("ended", "homes")
+    __slots__ = ("ended", "homes", "pid")
 
     def __init__(self) -> None:
         self.ended = False
         self.homes: list[_Home] = []  # of its hub, and of those it had before
+        self.pid = os.getpid()
+
+    def is_left(self) -> bool:
+        """Whether what it leaves behind is to be let alone: the interpreter ends, or this is a forked child. There the
+        other threads end as well, but their operations and groups are the parent's affair: a lock of theirs may be held
+        by a thread that is not there."""
+        return sys.is_finalizing() or os.getpid() != self.pid
 
 
 class _LastWords:
@@ -331,17 +362,14 @@ class _LastWords:
     can see that it has: the operations that were met for its greenlets are undone, and groups hear of the children that
     it leaves behind."""
 
-    __slots__ = ("children", "pid", "thread")
+    __slots__ = ("children", "thread")
 
     def __init__(self) -> None:
         self.thread = _Thread()
         self.children: set[GreenletProcess[Any]] = set()
-        self.pid = os.getpid()
 
     def __del__(self) -> None:
-        # In a forked child the other threads end as well, but their operations and groups are the parent's affair: a
-        # lock of theirs may be held by a thread that is not there.
-        if sys.is_finalizing() or os.getpid() != self.pid:
+        if self.thread.is_left():
             return
         self.thread.ended = True
         for home in self.thread.homes:
