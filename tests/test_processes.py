@@ -1,6 +1,7 @@
 """Processes of a group in an asyncio loop are stepped by weft and are asyncio tasks to the program: all that a task is."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import threading
 import traceback
+import types
 import warnings
 import weakref
 from collections import Counter
@@ -35,6 +37,11 @@ async def turns(condition):
     async with asyncio.timeout(LIMIT):
         while not condition():
             await asyncio.sleep(0)
+
+
+async def receive(ch):
+    with contextlib.suppress(weft.Closed):
+        await ch.recv()
 
 
 async def wait_for_ever():
@@ -1161,6 +1168,63 @@ def test_nothing_of_it_is_left(run, no_gc):
     run(main)
 
 
+# --- where they were spawned: a place that several come from is kept once ---------------------------------------------
+
+
+def spawner(at):
+    """A function that spawns, by itself at a place in a file of that name."""
+    module = compile("def spawn(g, *args):\n    return g.spawn(*args)", at, "exec")
+    return types.FunctionType(module.co_consts[0], {})
+
+
+def test_each_knows_where_it_was_spawned(run):
+    async def main():
+        spawners = [spawner(f"file_{i}") for i in range(5)]
+        ch = weft.Channel()
+        async with weft.Group() as g:
+            early = [spawn(g, receive, ch) for _ in range(3) for spawn in spawners]
+            for _ in early[:5]:
+                await ch.send(None)
+            # Some have ended, and others come from where they did.
+            late = [spawn(g, receive, ch) for spawn in reversed(spawners)]
+            places = [process._spawned_at() for process in early + late]
+            assert places == [f"file_{i}:2" for i in [*range(5)] * 3 + [4, 3, 2, 1, 0]]
+            ch.close()
+
+    run(main)
+
+
+def test_where_it_was_spawned_is_kept_no_longer_than_the_process(run, no_gc):
+    async def main():
+        async with weft.Group() as g:
+            spawn = spawner("here")
+            process = spawn(g, asyncio.sleep, 0)
+            code = weakref.ref(spawn.__code__)
+            del spawn
+            await turns(lambda: process.done)
+            assert process._spawned_at() == "here:2"
+            del process
+            g.spawn(asyncio.sleep, 0)  # from somewhere else
+            assert code() is None
+
+    run(main)
+
+
+def test_of_too_many_places_at_once_the_last_are_not_told(run):
+    async def main():
+        code = spawner("here").__code__
+        async with weft.Group() as g:
+            for i in range(70_000):
+                place = types.FunctionType(code.replace(co_firstlineno=i + 1), {})
+                process = place(g, wait_for_ever)
+                if i == 60_000:
+                    told = process
+            assert (told._spawned_at(), process._spawned_at()) == ("here:60002", "unknown")
+            g.cancel()
+
+    run(main)
+
+
 # --- contexts, which processes share until they change them; attributes ---------------------------------------------
 
 SETTING = contextvars.ContextVar("SETTING", default="default")
@@ -1430,7 +1494,7 @@ def test_a_parked_process_takes_450_bytes_with_its_coroutine():
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, env=environment, timeout=LIMIT
     )
     assert told.returncode == 0, told.stderr
-    assert float(told.stdout) <= (450 if sys.version_info < (3, 14) else 460)
+    assert float(told.stdout) <= 450
 
 
 def test_a_variable_that_was_set_to_what_it_was_is_reset_in_a_later_step(run):

@@ -24,6 +24,7 @@ use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::group::GroupObject;
 use crate::io::{self, Pipe};
 use crate::op::OpObject;
+use crate::sites::Sites;
 use crate::state::{Ref, SLICE_NANOSECONDS, State};
 use crate::task::{Current, TaskObject};
 
@@ -43,6 +44,8 @@ pub struct HomeObject {
     rests: Cell<bool>,
     /// Of the tasks that share their context.
     pub scratch: Scratch,
+    /// Where its tasks were spawned.
+    pub sites: Sites,
     /// How other places wake the loop. Made when first asked for.
     doorbell: OnceLock<Arc<Doorbell>>,
 }
@@ -211,6 +214,7 @@ impl HomeObject {
                 (&raw mut (*this).stepping).write(Cell::new(false));
                 (&raw mut (*this).rests).write(Cell::new(false));
                 (&raw mut (*this).scratch).write(Scratch::new());
+                (&raw mut (*this).sites).write(Sites::new());
                 (&raw mut (*this).doorbell).write(OnceLock::new());
                 (&raw mut (*this).inner).write(Mutex::new(Inner {
                     next: None,
@@ -1093,8 +1097,8 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
                 return stop;
             }
         }
+        home.sites.traverse(visit, argument)
     }
-    0
 }
 
 /// Lets go of all operations.
@@ -1152,6 +1156,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         ptr::drop_in_place(&raw mut (*this).weak_loop);
         ptr::drop_in_place(&raw mut (*this).inner);
         ptr::drop_in_place(&raw mut (*this).doorbell);
+        ptr::drop_in_place(&raw mut (*this).sites);
         ffi::free(slf);
     }
 }

@@ -61,6 +61,8 @@ mod selected;
 #[cfg(not(PyPy))]
 mod selecting;
 #[cfg(not(PyPy))]
+mod sites;
+#[cfg(not(PyPy))]
 mod state;
 #[cfg(not(PyPy))]
 mod stop;

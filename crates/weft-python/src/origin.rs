@@ -30,6 +30,16 @@ impl Origin {
         Self { code, offset }
     }
 
+    /// Code object (null: unknown) and offset.
+    #[inline]
+    pub fn parts(&self) -> (*mut PyObject, c_int) {
+        (self.code, self.offset)
+    }
+
+    pub fn is_unknown(&self) -> bool {
+        self.code.is_null()
+    }
+
     /// Code object (null: unknown) and offset, with the reference.
     #[inline]
     pub fn into_parts(self) -> (*mut PyObject, c_int) {

@@ -22,6 +22,7 @@ use crate::group::GroupObject;
 use crate::home::HomeObject;
 use crate::op::OpObject;
 use crate::origin::Origin;
+use crate::sites::Site;
 use crate::state::{Ref, State};
 
 /// `Py_READONLY`, which has other names in other versions.
@@ -37,8 +38,8 @@ const PHASE: u8 = 3;
 const MUST_CANCEL: u8 = 1 << 2;
 /// asyncio's mark of a future that a task just yielded.
 const BLOCKING: u8 = 1 << 3;
-/// To be reported when it is dropped before it is done.
-const REPORTED: u8 = 1 << 4;
+/// `more` is a `Rare`.
+const RARE: u8 = 1 << 4;
 /// Its group, or whoever has the process, has cancelled it.
 const ASKED: u8 = 1 << 5;
 /// `place` is its group.
@@ -52,7 +53,8 @@ const SHARES: u8 = 1 << 7;
 pub struct TaskObject {
     head: PyObject,
     coroutine: Cell<*mut PyObject>,
-    context: Cell<*mut PyObject>,
+    /// Its context; or a `Rare`, owned by the task, which has that then.
+    more: Cell<*mut PyObject>,
     /// While it is not done what the coroutine waits for, then what it returned or raised.
     content: Cell<*mut PyObject>,
     /// The group that counts the task among its own while it is not done (not held: a group that ends forgets its tasks), else the home.
@@ -60,13 +62,10 @@ pub struct TaskObject {
     /// Its neighbours in the group (not held).
     pub before: Cell<*mut TaskObject>,
     pub after: Cell<*mut TaskObject>,
-    /// Owned by the task, or null.
-    rare: Cell<*mut Rare>,
     /// The interpreter's.
     weak_references: *mut PyObject,
-    /// Where it was spawned: see `origin`.
-    code: *mut PyObject,
-    offset: u16,
+    /// Where it was spawned: a number of the home's.
+    site: Site,
     /// How many cancels were asked for, and not taken back. It ends at 255.
     requests: Cell<u8>,
     flags: Cell<u8>,
@@ -74,9 +73,14 @@ pub struct TaskObject {
     pub number: Cell<u32>,
 }
 
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<TaskObject>() <= 80);
+
 /// What most tasks never have. Strong references or null.
 #[derive(Default)]
 struct Rare {
+    /// What was in the place of this.
+    context: Slot,
     /// A `str`. Without it: made of the function's name and the number.
     name: Slot,
     /// The message of the cancel that is still to be delivered.
@@ -91,6 +95,8 @@ struct Rare {
     traceback: Slot,
     /// A dictionary: the attributes that the program gave it.
     attributes: Slot,
+    /// Nothing is said when it is dropped before it is done.
+    silent: Cell<bool>,
 }
 
 /// A strong reference, or null.
@@ -103,8 +109,9 @@ impl Default for Slot {
 }
 
 impl Rare {
-    fn slots(&self) -> [&Slot; 7] {
-        [&self.name, &self.message, &self.callbacks, &self.owner, &self.over, &self.traceback, &self.attributes]
+    fn slots(&self) -> [&Slot; 8] {
+        let Self { context, name, message, callbacks, owner, over, traceback, attributes, silent: _ } = self;
+        [context, name, message, callbacks, owner, over, traceback, attributes]
     }
 }
 
@@ -278,9 +285,25 @@ impl TaskObject {
         before
     }
 
+    #[inline]
     fn rare(&self) -> Option<&Rare> {
-        // SAFETY: null, or ours until `dealloc`.
-        unsafe { self.rare.get().as_ref() }
+        // SAFETY: what the flag says; ours until `dealloc`.
+        self.is(RARE).then(|| unsafe { &*self.more.get().cast::<Rare>() })
+    }
+
+    fn make_rare(&self) -> &Rare {
+        if !self.is(RARE) {
+            let rare = Rare { context: Slot(Cell::new(self.more.get())), ..Rare::default() };
+            self.more.set(Box::into_raw(Box::new(rare)).cast());
+            self.set(RARE, true);
+        }
+        // SAFETY: as in `rare`.
+        unsafe { &*self.more.get().cast::<Rare>() }
+    }
+
+    #[inline]
+    fn context(&self) -> &Cell<*mut PyObject> {
+        self.rare().map_or(&self.more, |rare| &rare.context.0)
     }
 
     /// Of what most tasks never have: borrowed, or null.
@@ -289,14 +312,19 @@ impl TaskObject {
     }
 
     fn put(&self, slot: fn(&Rare) -> &Slot, value: Option<Owned>) {
-        if self.rare().is_none() {
-            if value.is_none() {
-                return;
-            }
-            self.rare.set(Box::into_raw(Box::default()));
+        if value.is_some() || self.is(RARE) {
+            ffi::put(&slot(self.make_rare()).0, value);
         }
-        if let Some(rare) = self.rare() {
-            ffi::put(&slot(rare).0, value);
+    }
+
+    /// Whether it is to be reported when it is dropped before it is done.
+    fn is_reported(&self) -> bool {
+        self.rare().is_none_or(|rare| !rare.silent.get())
+    }
+
+    fn set_reported(&self, reported: bool) {
+        if !reported || self.is(RARE) {
+            self.make_rare().silent.set(!reported);
         }
     }
 
@@ -350,7 +378,7 @@ impl TaskObject {
     }
 
     fn origin(&self) -> Origin {
-        Origin::of(self.code, c_int::from(self.offset))
+        self.home().sites.origin(self.site)
     }
 
     fn event_loop(&self) -> Py<Owned> {
@@ -367,27 +395,26 @@ impl TaskObject {
         home: &Owned,
         coroutine: Owned,
         (context, shared): (Owned, bool),
-        mut origin: Origin,
+        origin: Origin,
     ) -> Py<Owned> {
         // SAFETY: our type; what is not written is null or zero: pending, and asked for nothing.
         unsafe {
-            let object = ffi::allocate(state.class(Ref::WeftTask)).inspect_err(|_| origin.forget())?;
+            let site = HomeObject::of(home.as_ptr()).sites.enter(origin);
+            let object = ffi::allocate(state.class(Ref::WeftTask))
+                .inspect_err(|_| HomeObject::of(home.as_ptr()).sites.leave(site))?;
             let this: *mut Self = object.as_ptr().cast();
             (*this).coroutine.set(coroutine.into_ptr());
             (*this).place.set(home.clone().into_ptr());
-            (*this).context.set(context.into_ptr());
-            (*this).flags.set(REPORTED | if shared { SHARES } else { 0 });
-            let (code, offset) = origin.into_parts();
-            (&raw mut (*this).code).write(code);
-            // Further into a function than this there is no telling: its first line.
-            (&raw mut (*this).offset).write(u16::try_from(offset).unwrap_or(0));
+            (*this).more.set(context.into_ptr());
+            (*this).flags.set(if shared { SHARES } else { 0 });
+            (&raw mut (*this).site).write(site);
             Ok(object)
         }
     }
 
     /// It could not be queued: nobody will step it.
     pub fn discard(&self) {
-        self.set(REPORTED, false);
+        self.set_reported(false);
         // SAFETY: a live object of ours, and its coroutine.
         unsafe {
             let _aside = ffi::Aside::new();
@@ -579,10 +606,10 @@ impl TaskObject {
         // SAFETY: live objects, held by the task; the context is entered by nobody else, as it is this task's own, or lent to it alone.
         unsafe {
             let scratch = match self.is(SHARES) {
-                true => Some(self.home().scratch.borrow(self.as_ptr(), self.context.get())?),
+                true => Some(self.home().scratch.borrow(self.as_ptr(), self.context().get())?),
                 false => None,
             };
-            let context = scratch.as_ref().map_or(self.context.get(), Owned::as_ptr);
+            let context = scratch.as_ref().map_or(self.context().get(), Owned::as_ptr);
             if let Err(raised) = ffi::enter_context(context) {
                 if let Some(scratch) = scratch {
                     self.give_back(scratch);
@@ -614,27 +641,27 @@ impl TaskObject {
         // SAFETY: live contexts. One that somebody knows besides us and the home (a token, of a variable that was set to what it was already) is
         // taken for changed.
         let changed =
-            unsafe { !context::same(scratch.as_ptr(), self.context.get()) || c::Py_REFCNT(scratch.as_ptr()) > 2 };
+            unsafe { !context::same(scratch.as_ptr(), self.context().get()) || c::Py_REFCNT(scratch.as_ptr()) > 2 };
         let keeps = self.is(SHARES) && changed;
         self.home().scratch.give_back(self.as_ptr(), &scratch, keeps);
         if keeps {
             self.set(SHARES, false);
-            ffi::put(&self.context, Some(scratch));
+            ffi::put(self.context(), Some(scratch));
         }
     }
 
     /// The context it runs in, which is shared no more.
     fn own_context(&self) -> Py<Owned> {
-        if self.is(SHARES) && !self.context.get().is_null() {
+        if self.is(SHARES) && !self.context().get().is_null() {
             let own = match self.home().scratch.of_user(self.as_ptr()) {
                 Some(current) => current,
                 // SAFETY: a live context.
-                None => unsafe { Owned::from_new(c::PyContext_Copy(self.context.get()))? },
+                None => unsafe { Owned::from_new(c::PyContext_Copy(self.context().get()))? },
             };
             self.set(SHARES, false);
-            ffi::put(&self.context, Some(own));
+            ffi::put(self.context(), Some(own));
         }
-        Ok(shown(self.context.get()))
+        Ok(shown(self.context().get()))
     }
 
     /// The coroutine waits for what it yielded. An error that is returned is for the coroutine.
@@ -900,7 +927,7 @@ unsafe extern "C" fn new(
             ffi::call(register, &[task.as_ptr()])?;
             let begun = HomeObject::of(home.as_ptr()).begin(task.clone());
             if begun.is_err() {
-                this.set(REPORTED, false);
+                this.set_reported(false);
             }
             begun.map(|()| task)
         }
@@ -1148,7 +1175,7 @@ property!(get_blocking, this => Ok(ffi::boolean(this.is(BLOCKING))));
 property!(get_must_cancel, this => Ok(ffi::boolean(this.is(MUST_CANCEL))));
 property!(get_waits_for, this => Ok(shown(this.waits_for())));
 property!(get_callbacks, this => Ok(shown(this.get(|rare| &rare.callbacks))));
-property!(get_reported, this => Ok(ffi::boolean(this.is(REPORTED))));
+property!(get_reported, this => Ok(ffi::boolean(this.is_reported())));
 property!(get_coroutine, this => Ok(shown(this.coroutine.get())));
 property!(get_event_loop, this => this.event_loop());
 property!(get_cancel_message, this => Ok(shown(this.get(|rare| &rare.message))));
@@ -1223,11 +1250,16 @@ unsafe extern "C" fn set_attribute(slf: *mut PyObject, name: *mut PyObject, valu
     })
 }
 
+/// What an attribute is set to; null: it is deleted.
+unsafe fn truth(value: *mut PyObject) -> Py<bool> {
+    // SAFETY: null or alive.
+    Ok(!value.is_null() && ffi::check(unsafe { c::PyObject_IsTrue(value) })? != 0)
+}
+
 unsafe fn set_flag(task: &TaskObject, flag: u8, value: *mut PyObject) -> c_int {
     ffi::edge(-1, || {
-        // SAFETY: null means deletion; else alive.
-        let value = !value.is_null() && ffi::check(unsafe { c::PyObject_IsTrue(value) })? != 0;
-        task.set(flag, value);
+        // SAFETY: as `truth` asks for.
+        task.set(flag, unsafe { truth(value)? });
         Ok(0)
     })
 }
@@ -1243,8 +1275,11 @@ unsafe extern "C" fn set_asked(slf: *mut PyObject, value: *mut PyObject, _: *mut
 }
 
 unsafe extern "C" fn set_reported(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
-    // SAFETY: see `done`.
-    unsafe { set_flag(TaskObject::of(slf), REPORTED, value) }
+    ffi::edge(-1, || {
+        // SAFETY: see `done`; null or alive.
+        unsafe { TaskObject::of(slf).set_reported(truth(value)?) };
+        Ok(0)
+    })
 }
 
 unsafe extern "C" fn set_cancel_message(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
@@ -1260,23 +1295,24 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
     // SAFETY: from the collector.
     unsafe {
         let this = TaskObject::of(slf);
-        let objects = [
-            c::Py_TYPE(slf).cast(),
-            this.coroutine.get(),
-            this.context.get(),
-            this.content.get(),
-            if this.is(GROUPED) { ptr::null_mut() } else { this.place.get() },
-            this.code,
-        ];
-        let rare = this.rare().into_iter().flat_map(|rare| rare.slots().map(|slot| slot.0.get()));
-        for object in objects.into_iter().chain(rare) {
-            let stop = ffi::visit(object, visit, argument);
-            if stop != 0 {
-                return stop;
+        let mut stop = 0;
+        let mut see = |object: *mut PyObject| {
+            if stop == 0 {
+                stop = ffi::visit(object, visit, argument);
             }
+        };
+        see(c::Py_TYPE(slf).cast());
+        see(this.coroutine.get());
+        see(this.content.get());
+        if !this.is(GROUPED) {
+            see(this.place.get());
         }
+        match this.rare() {
+            None => see(this.more.get()),
+            Some(rare) => rare.slots().into_iter().for_each(|slot| see(slot.0.get())),
+        }
+        stop
     }
-    0
 }
 
 /// Drops what may lead back to the task.
@@ -1287,7 +1323,7 @@ unsafe fn release(slf: *mut PyObject) {
     // SAFETY: the caller's promise; each is dropped once.
     unsafe {
         let this = TaskObject::of(slf);
-        let cells = [&this.coroutine, &this.context, &this.content].into_iter();
+        let cells = [&this.coroutine, this.context(), &this.content].into_iter();
         let rare = this.rare().into_iter().flat_map(Rare::slots).map(|slot| &slot.0);
         ffi::drop_contents(cells.chain(rare).filter_map(ffi::taken));
     }
@@ -1306,7 +1342,7 @@ unsafe extern "C" fn finalize(slf: *mut PyObject) {
     ffi::edge((), || {
         // SAFETY: alive, as finalizers are given it.
         let this = unsafe { TaskObject::of(slf) };
-        if this.is_done() || !this.is(REPORTED) || this.coroutine.get().is_null() {
+        if this.is_done() || !this.is_reported() || this.coroutine.get().is_null() {
             return Ok(());
         }
         let _aside = ffi::Aside::new();
@@ -1343,11 +1379,12 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             c::PyObject_ClearWeakRefs(slf);
         }
         release(slf);
-        if !this.rare.get().is_null() {
-            drop(Box::from_raw(this.rare.get()));
+        if this.is(RARE) {
+            drop(Box::from_raw(this.more.get().cast::<Rare>()));
         }
-        ffi::put(&this.place, None);
-        this.origin().forget();
+        if let Some(home) = ffi::taken(&this.place) {
+            HomeObject::of(home.as_ptr()).sites.leave(this.site);
+        }
         ffi::free(slf);
     }
 }
