@@ -1,6 +1,7 @@
 """Processes that are tasks of the extension and nothing else: the handle of one.
 
-It is made for each that is spawned, and mostly dropped at once. All there is to know is in the task.
+It is made for each that is spawned, and mostly dropped at once. All there is to know is in the task; what is asked for
+each process is answered by the extension.
 """
 
 # pyright: reportPrivateUsage=false
@@ -11,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from weft._process import Process
-from weft._weft import Channel
+from weft._weft import Channel, _Handle
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,27 +24,19 @@ __all__ = ["SteppedProcess"]
 T = TypeVar("T")
 
 
-class SteppedProcess(Process[T]):
+class SteppedProcess(_Handle, Process[T]):
     """A handle. The extension makes it, without a call of `__init__`."""
 
-    __slots__ = ("_task",)
+    __slots__ = ()
 
     _place = "task"
-    _task: Task[T]
+    if TYPE_CHECKING:
+        _task: Task[T]
 
     @property
     def name(self) -> str:
         """See `Process.name`."""
         return self._task.get_name()
-
-    @property
-    def done(self) -> bool:
-        """See `Process.done`."""
-        return self._task.done()
-
-    def cancelled(self) -> bool:
-        """See `Process.cancelled`."""
-        return self._task.cancelled()
 
     def cancel(self) -> None:
         """See `Process.cancel`."""
@@ -62,6 +55,14 @@ class SteppedProcess(Process[T]):
 
     def _result(self) -> T:
         return self._task._result
+
+    def _no_result(self) -> NoReturn:
+        """Raise what `result` raises of a process that has not returned."""
+        try:
+            Process.result(self)
+        finally:
+            del self  # as there
+        raise AssertionError("it has returned")
 
     def _spawned_at(self) -> str:
         return self._task._spawned_at()

@@ -585,6 +585,21 @@ class Task(TaskMethods, Generic[_T]):
     @property
     def _group(self) -> Group | None: ...
 
+class _Handle:
+    """What of the handle of a process the extension does. Private to the package."""
+
+    @property
+    def _task(self) -> Task[Any]: ...
+    @property
+    def done(self) -> bool:
+        """See `Process.done`."""
+
+    def cancelled(self) -> bool:
+        """See `Process.cancelled`."""
+
+    def result(self) -> Any:
+        """See `Process.result`."""
+
 @final
 class Scope:
     """What the cancellation of threads hangs on. Private to the package.

@@ -16,6 +16,7 @@ use std::ptr;
 
 use crate::context;
 use crate::ffi::{self, First, Owned, Py, PyObject, c};
+use crate::handle;
 use crate::home::HomeObject;
 use crate::origin::Origin;
 use crate::state::{Ref, State};
@@ -178,7 +179,7 @@ impl GroupObject {
             let task = TaskObject::make(state, &home, coroutine, context, origin)?;
             let this = TaskObject::of(task.as_ptr());
             // The handle first, so that nothing fails once the task is queued.
-            let process = state.process_of(task.clone()).inspect_err(|_| this.discard())?;
+            let process = handle::make(state, task.clone()).inspect_err(|_| this.discard())?;
             this.number.set(self.number());
             self.link(task.clone());
             if let Err(raised) = here.begin(task) {

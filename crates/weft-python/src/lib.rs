@@ -43,6 +43,8 @@ mod ffi;
 #[cfg(not(PyPy))]
 mod group;
 #[cfg(not(PyPy))]
+mod handle;
+#[cfg(not(PyPy))]
 mod home;
 #[cfg(not(PyPy))]
 mod io;
@@ -133,6 +135,8 @@ fn execute(module: &Owned) -> Py<()> {
     ];
     let group = group::make_type(module.as_ptr())?;
     ffi::set_attribute(module, c"_Group", group.as_ptr())?;
+    let handle = handle::make_type(module.as_ptr())?;
+    ffi::set_attribute(module, c"_Handle", handle.as_ptr())?;
     for (name, attribute, kind) in types {
         ffi::set_attribute(module, attribute, kind.as_ptr())?;
         state.set(name, kind);

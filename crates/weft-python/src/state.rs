@@ -30,7 +30,7 @@ refs! {
     // Names.
     CallSoon, CallSoonThreadsafe, CallAt, Time, IsClosed, AddReader, AddWriter, RemoveReader, RemoveWriter, CallExceptionHandler,
     NameChannel, NameValue, NameCase, NameHome, NameBlocking, NameWakeup, Done, Cancelling, Cancel, Uncancel, Default, Fileno,
-    GetLoop, AddDoneCallback, Result, Throw, OnDone, Close, TaskFailed, NoticeDeadline, TasksEnded, NameTask, NameFlags,
+    GetLoop, AddDoneCallback, Result, Throw, OnDone, Close, TaskFailed, NoticeDeadline, TasksEnded, NoResult, NameFlags,
     // `()`.
     Empty,
     // Found when first needed.
@@ -435,17 +435,6 @@ impl State {
         self.found(Ref::SteppedProcess, || ffi::import(c"weft._stepped", Some(c"SteppedProcess")))
     }
 
-    /// The handle of a process that is this task and nothing else.
-    pub fn process_of(&self, task: Owned) -> Py<Owned> {
-        let kind = self.process_class()?;
-        // SAFETY: a class whose instances have one slot, which is set here.
-        unsafe {
-            let process = ffi::allocate(kind.cast())?;
-            ffi::check(c::PyObject_SetAttr(process.as_ptr(), self.get(Ref::NameTask), task.as_ptr()))?;
-            Ok(process)
-        }
-    }
-
     /// Whether calling this makes a coroutine. `false` for the rarer kinds that do.
     #[inline]
     pub fn is_coroutine_function(&self, callable: *mut PyObject) -> Py<bool> {
@@ -537,7 +526,7 @@ impl State {
             (Ref::TaskFailed, c"_task_failed"),
             (Ref::NoticeDeadline, c"_notice_deadline"),
             (Ref::TasksEnded, c"_tasks_ended"),
-            (Ref::NameTask, c"_task"),
+            (Ref::NoResult, c"_no_result"),
             (Ref::NameFlags, c"co_flags"),
             (Ref::Done, c"done"),
             (Ref::Cancelling, c"cancelling"),

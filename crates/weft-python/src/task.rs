@@ -262,8 +262,18 @@ impl TaskObject {
     }
 
     #[inline]
-    fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.phase() != PENDING
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.phase() == CANCELLED
+    }
+
+    /// What it returned; `None`: it has not, or ended otherwise.
+    #[inline]
+    pub fn returned(&self) -> Option<Owned> {
+        (self.phase() == FINISHED).then(|| shown(self.content.get()))
     }
 
     #[inline]
@@ -941,7 +951,7 @@ unsafe extern "C" fn done(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject
 
 unsafe extern "C" fn cancelled(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `done`.
-    ffi::edge_object(|| Ok(ffi::boolean(unsafe { TaskObject::of(slf) }.phase() == CANCELLED)))
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { TaskObject::of(slf) }.is_cancelled())))
 }
 
 unsafe extern "C" fn cancel(
