@@ -1027,6 +1027,61 @@ def test_all_that_are_ready_have_their_turn(run):
     run(main)
 
 
+def test_those_that_are_spawned_begin_behind_what_was_ready_before(run):
+    async def say(log, what):
+        log.append(what)
+
+    async def hear(ch, log):
+        log.append(await ch.recv())
+
+    async def main():
+        ch, log = weft.Channel(), []
+        async with weft.Group() as g, weft.Group() as other:
+            g.spawn(hear, ch, log)
+            await turns(lambda: ch.statistics().parked_receivers == 1)
+            g.spawn(say, log, 1)
+            g.spawn(say, log, 2)
+            other.spawn(say, log, 3)
+            ch.send_nowait(4)
+            g.spawn(say, log, 5)
+            other.spawn(say, log, 6)
+            other.spawn(say, log, 7)
+        assert log == [1, 2, 3, 4, 5, 6, 7]
+
+    run(main)
+
+
+def test_one_that_cannot_be_queued_is_not_spawned():
+    class Loop(asyncio.SelectorEventLoop):
+        refuses = False
+
+        def call_soon(self, *args, **options):
+            if self.refuses:
+                raise RuntimeError("Event loop is closed")
+            return super().call_soon(*args, **options)
+
+        def is_closed(self):
+            return self.refuses or super().is_closed()
+
+    async def say(log, what):
+        log.append(what)
+
+    async def main():
+        loop, log = asyncio.get_running_loop(), []
+        async with weft.Group() as g:
+            loop.refuses = True
+            for i in range(2):
+                with pytest.raises(RuntimeError, match="Event loop is closed"):
+                    g.spawn(say, log, i)
+            loop.refuses = False
+            assert g._count == 0
+            g.spawn(say, log, 2)
+            g.spawn(say, log, 3)
+        assert log == [2, 3]
+
+    worlds.run_in_asyncio(main, loop_factory=Loop)
+
+
 def test_a_burst_from_another_thread_wakes_the_loop_once():
     woken = []
 

@@ -778,6 +778,19 @@ pub unsafe fn function_of(callable: *mut PyObject) -> *mut PyObject {
     unsafe { if c::Py_TYPE(callable) == &raw mut PyMethod_Type { PyMethod_Function(callable) } else { callable } }
 }
 
+/// The code of a function, or of a method; borrowed. Null: it is neither.
+///
+/// # Safety
+/// A live object.
+#[inline]
+pub unsafe fn code_of(callable: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the caller's promise; a function has its code.
+    unsafe {
+        let function = function_of(callable);
+        if c::PyFunction_Check(function) == 0 { ptr::null_mut() } else { c::PyFunction_GetCode(function) }
+    }
+}
+
 /// Makes this the thread's current context.
 ///
 /// # Safety

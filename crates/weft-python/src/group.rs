@@ -7,6 +7,8 @@
 //!   1. The tasks of the list are those of this group that are not done, each with a reference; `count` is how many.
 //!   2. `open` while tasks may be spawned here: the group was entered and is not being cancelled, and its loop steps tasks of ours.
 //!   3. Once `home` is set the group is in that home's list of groups, until the group goes.
+//!   4. The tasks that have not begun are the last of the list, from `unbegun` on, and the home's queue has an entry for each; so they begin in the
+//!      order in which they were spawned.
 //!
 //! Only code that is attached touches it, in GIL builds. On free-threaded ones it is never open.
 
@@ -34,11 +36,15 @@ pub struct GroupObject {
     open: Cell<bool>,
     first: Cell<*mut TaskObject>,
     last: Cell<*mut TaskObject>,
+    /// The first that has not begun. It and all behind it are queued for that in the home.
+    unbegun: Cell<*mut TaskObject>,
     count: Cell<usize>,
     /// The number of the last process.
     next: Cell<u32>,
     /// The context that was current at the last spawn, for those that are spawned in the same one; or null. Nobody enters it.
     context: Cell<*mut PyObject>,
+    /// The code of the function that was spawned last: it makes coroutines. Or null.
+    code: Cell<*mut PyObject>,
     /// The owner waits for the last.
     awaited: Cell<bool>,
 }
@@ -87,11 +93,28 @@ impl GroupObject {
                 None => self.first.set(task),
             }
         }
+        if self.unbegun.get().is_null() {
+            self.unbegun.set(task);
+        }
         self.count.set(self.count.get() + 1);
+    }
+
+    /// The next task to begin. `None`: the collector has taken them.
+    #[inline]
+    pub fn begin_one(&self) -> Option<Owned> {
+        let task = self.unbegun.get();
+        // SAFETY: null, or a live task of the list.
+        unsafe {
+            self.unbegun.set(task.as_ref()?.after.get());
+            Some(Owned::from_borrowed(task.cast()))
+        }
     }
 
     /// Forgets a task, and gives back the reference. The task remembers the home.
     pub fn unlink(&self, task: &TaskObject) -> Owned {
+        if ptr::eq(self.unbegun.get(), task) {
+            self.unbegun.set(task.after.get());
+        }
         let (before, after) = (task.before.replace(ptr::null_mut()), task.after.replace(ptr::null_mut()));
         // SAFETY: live tasks of this list, with a reference each.
         unsafe {
@@ -126,6 +149,27 @@ impl GroupObject {
         tasks
     }
 
+    /// Whether calling this makes a coroutine. `false` for the rarer kinds that do.
+    #[inline]
+    fn makes_coroutines(&self, state: &State, callable: *mut PyObject) -> Py<bool> {
+        // SAFETY: a live object; its code is alive, too.
+        unsafe {
+            let code = ffi::code_of(callable);
+            if code.is_null() {
+                return Ok(false);
+            }
+            if code == self.code.get() {
+                return Ok(true);
+            }
+            let code = Owned::from_borrowed(code);
+            let makes = state.makes_coroutines(&code)?;
+            if makes {
+                ffi::put(&self.code, Some(code));
+            }
+            Ok(makes)
+        }
+    }
+
     /// The context for a task that is spawned now, and whether others have it too.
     #[inline]
     fn context_for_task(&self) -> Py<(Owned, bool)> {
@@ -154,7 +198,7 @@ impl GroupObject {
                 return Ok(None);
             }
             let state = State::of(home);
-            if !state.is_coroutine_function(function)? {
+            if !self.makes_coroutines(state, function)? {
                 return Ok(None);
             }
             let home = Owned::from_borrowed(home);
@@ -181,11 +225,12 @@ impl GroupObject {
             // The handle first, so that nothing fails once the task is queued.
             let process = handle::make(state, task.clone()).inspect_err(|_| this.discard())?;
             this.number.set(self.number());
-            self.link(task.clone());
-            if let Err(raised) = here.begin(task) {
-                drop(self.unlink(this));
+            self.link(task);
+            if !here.begin_next(self) {
+                let task = self.unlink(this);
                 this.discard();
-                return Err(raised);
+                drop(task);
+                return Err(ffi::runtime_error("Event loop is closed"));
             }
             if !self.open.get() {
                 // Something that ran meanwhile, a finalizer or a signal handler, has cancelled the group.
@@ -326,6 +371,9 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         if stop == 0 {
             stop = ffi::visit(this.context.get(), visit, argument);
         }
+        if stop == 0 {
+            stop = ffi::visit(this.code.get(), visit, argument);
+        }
         let mut at = this.first.get();
         while stop == 0
             && let Some(task) = at.as_ref()
@@ -353,6 +401,7 @@ unsafe fn release(slf: *mut PyObject) {
         let this = GroupObject::of(slf);
         this.open.set(false);
         ffi::put(&this.context, None);
+        ffi::put(&this.code, None);
         if this.home().is_null() {
             return;
         }

@@ -81,6 +81,8 @@ enum Ready {
     /// Whoever awaited this operation, which is decided.
     Op(*mut OpObject),
     Task(*mut PyObject),
+    /// So many tasks of this group are to begin, in the order in which they were spawned: one entry, however many are spawned in a row.
+    Begin(*mut GroupObject, u32),
 }
 
 impl Ready {
@@ -88,6 +90,29 @@ impl Ready {
         match *self {
             Self::Op(op) => op.cast(),
             Self::Task(task) => task,
+            Self::Begin(group, _) => group.cast(),
+        }
+    }
+
+    /// The task to step, if there is one.
+    ///
+    /// # Safety
+    /// Just taken out by `pop`, and not an operation.
+    #[inline]
+    unsafe fn into_task(self) -> Option<Owned> {
+        // SAFETY: the caller's promise: with the last task of an entry comes its reference to the group, and until then the entry holds it.
+        unsafe {
+            match self {
+                Self::Op(_) => None,
+                Self::Task(task) => Owned::from_nullable(task),
+                Self::Begin(group, more) => {
+                    let task = (*group).begin_one();
+                    if more == 0 {
+                        c::Py_DECREF(group.cast());
+                    }
+                    task
+                }
+            }
         }
     }
 }
@@ -118,7 +143,8 @@ struct Inner {
 unsafe impl Send for Inner {}
 
 impl Inner {
-    /// Who goes on. After so many that were handed something, the one that has waited longest.
+    /// Who goes on. After so many that were handed something, the one that has waited longest. The reference is the caller's, but of a group as
+    /// long as more tasks of it are to begin.
     #[inline]
     fn pop(&mut self) -> Option<Ready> {
         if let Some(next) = self.next.take() {
@@ -129,7 +155,16 @@ impl Inner {
             self.ready.push_back(next);
         }
         self.in_a_row = 0;
-        self.ready.pop_front()
+        if let Some(Ready::Begin(group, count)) = self.ready.front_mut()
+            && *count > 1
+        {
+            *count -= 1;
+            return Some(Ready::Begin(*group, *count));
+        }
+        match self.ready.pop_front() {
+            Some(Ready::Begin(group, _)) => Some(Ready::Begin(group, 0)),
+            other => other,
+        }
     }
 }
 
@@ -301,6 +336,47 @@ impl HomeObject {
             return Ok(());
         }
         Err(ffi::runtime_error("Event loop is closed"))
+    }
+
+    /// Queues the task that this group has just taken in. `false`: the loop is closed.
+    pub fn begin_next(&self, group: &GroupObject) -> bool {
+        let this = ptr::from_ref(group).cast_mut();
+        let first = {
+            let mut inner = self.inner();
+            match inner.ready.back_mut() {
+                Some(Ready::Begin(last, count)) if *last == this && *count < u32::MAX => *count += 1,
+                _ => {
+                    // SAFETY: alive; the entry's reference.
+                    unsafe { c::Py_INCREF(group.as_ptr()) };
+                    inner.ready.push_back(Ready::Begin(this, 1));
+                }
+            }
+            !std::mem::replace(&mut inner.scheduled, true)
+        };
+        if first && !self.schedule() {
+            let found = {
+                let mut inner = self.inner();
+                inner.scheduled = false;
+                let at =
+                    inner.ready.iter().rposition(|queued| matches!(queued, Ready::Begin(last, _) if *last == this));
+                at.map(|at| match &mut inner.ready[at] {
+                    Ready::Begin(_, count) if *count > 1 => {
+                        *count -= 1;
+                        None
+                    }
+                    _ => inner.ready.remove(at),
+                })
+            };
+            let unqueued = found.is_some();
+            if let Some(entry) = found.flatten() {
+                // SAFETY: the entry's reference. The caller has another one.
+                unsafe { c::Py_DECREF(entry.as_ptr()) };
+            }
+            // Those that came while we found out relied on us.
+            self.abandon();
+            return !unqueued;
+        }
+        true
     }
 
     /// Queues a task that is being stepped, behind a turn of the loop.
@@ -509,16 +585,19 @@ impl HomeObject {
                 drop(current);
                 return self.end_turn(false);
             };
-            // SAFETY: the queue held a reference, which is now ours.
-            let held = unsafe { Owned::from_new(next.as_ptr())? };
             match next {
-                Ready::Task(task) => {
-                    // SAFETY: a task, held.
-                    if self.step(unsafe { TaskObject::of(task) }, &mut current).is_err() {
-                        self.failed(&held)?;
+                Ready::Task(_) | Ready::Begin(..) => {
+                    // SAFETY: just taken out.
+                    if let Some(task) = unsafe { next.into_task() }
+                        // SAFETY: a task, held.
+                        && self.step(unsafe { TaskObject::of(task.as_ptr()) }, &mut current).is_err()
+                    {
+                        self.failed(&task)?;
                     }
                 }
                 Ready::Op(op) => {
+                    // SAFETY: the queue held a reference, which is now ours.
+                    let _held = unsafe { Owned::from_nullable(op.cast()) };
                     // SAFETY: an operation, held.
                     let op = unsafe { &*op };
                     match op.take_callback() {
@@ -531,7 +610,6 @@ impl HomeObject {
                     }
                 }
             }
-            drop(held);
             steps += 1;
             if steps.is_multiple_of(STEPS) && start.elapsed().as_nanos() as u64 > SLICE_NANOSECONDS {
                 drop(current);
@@ -628,13 +706,15 @@ impl HomeObject {
             let Some(next) = next else {
                 return;
             };
-            // SAFETY: the queue's reference, now ours.
-            let held = unsafe { Owned::from_nullable(next.as_ptr()) };
             if let Ready::Op(op) = next {
+                // SAFETY: the queue's reference, now ours.
+                let _held = unsafe { Owned::from_nullable(op.cast()) };
                 // SAFETY: an operation, held.
                 unsafe { &*op }.abandon_and_give_back();
+            } else {
+                // SAFETY: just taken out.
+                drop(unsafe { next.into_task() });
             }
-            drop(held);
         }
     }
 

@@ -435,19 +435,11 @@ impl State {
         self.found(Ref::SteppedProcess, || ffi::import(c"weft._stepped", Some(c"SteppedProcess")))
     }
 
-    /// Whether calling this makes a coroutine. `false` for the rarer kinds that do.
-    #[inline]
-    pub fn is_coroutine_function(&self, callable: *mut PyObject) -> Py<bool> {
-        // SAFETY: live objects, borrowed from the callable.
-        unsafe {
-            let function = ffi::function_of(callable);
-            if c::PyFunction_Check(function) == 0 {
-                return Ok(false);
-            }
-            let code = c::PyFunction_GetCode(function);
-            let flags = Owned::from_new(c::PyObject_GetAttr(code, self.get(Ref::NameFlags)))?;
-            Ok(ffi::long(flags.as_ptr())? & CO_COROUTINE != 0)
-        }
+    /// Whether a function with this code makes a coroutine.
+    pub fn makes_coroutines(&self, code: &Owned) -> Py<bool> {
+        // SAFETY: live objects.
+        let flags = unsafe { Owned::from_new(c::PyObject_GetAttr(code.as_ptr(), self.get(Ref::NameFlags)))? };
+        Ok(ffi::long(flags.as_ptr())? & CO_COROUTINE != 0)
     }
 
     /// What Python does for values on their way. Borrowed.

@@ -1380,7 +1380,8 @@ unsafe extern "C" fn finalize(slf: *mut PyObject) {
 unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: the last reference is gone; each field is dropped once.
     unsafe {
-        if c::PyObject_CallFinalizerFromDealloc(slf) != 0 {
+        // Of one that is done there is nothing to report.
+        if !TaskObject::of(slf).is_done() && c::PyObject_CallFinalizerFromDealloc(slf) != 0 {
             return; // the report kept it
         }
         c::PyObject_GC_UnTrack(slf.cast());
