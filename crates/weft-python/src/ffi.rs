@@ -871,6 +871,28 @@ pub unsafe fn upgrade(reference: *mut PyObject) -> Option<Owned> {
     }
 }
 
+/// `PyWeakReference`, as far as it matters (Include/cpython/weakrefobject.h, the same from 3.11 to 3.14).
+#[cfg(not(Py_GIL_DISABLED))]
+#[repr(C)]
+struct WeakReference {
+    head: PyObject,
+    object: *mut PyObject,
+}
+
+/// Whether a weak reference leads to this object.
+///
+/// # Safety
+/// A weak reference; the object is alive.
+#[inline]
+pub unsafe fn refers_to(reference: *mut PyObject, object: *mut PyObject) -> bool {
+    #[cfg(not(Py_GIL_DISABLED))]
+    // SAFETY: the caller's promise; what a dead one has there is None.
+    return unsafe { (*reference.cast::<WeakReference>()).object == object };
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: the caller's promise.
+    unsafe { upgrade(reference) }.is_some_and(|mine| mine.as_ptr() == object)
+}
+
 /// Has `callback(argument)` called by the main thread as soon as it runs Python code again.
 pub fn call_soon_in_main(callback: extern "C" fn(*mut c_void) -> c_int, argument: *mut c_void) -> bool {
     // SAFETY: the signature is the one it wants.

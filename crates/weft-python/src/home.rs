@@ -16,9 +16,10 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use crate::attached::{Attached, Guard};
 use crate::context::Scratch;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::group::GroupObject;
@@ -35,7 +36,7 @@ pub struct HomeObject {
     weak_loop: Owned,
     /// A callback of the loop's is running ours: it will look at its queue before it sleeps.
     turning: AtomicBool,
-    inner: Mutex<Inner>,
+    inner: Attached<Inner>,
     /// The first of the groups whose processes are tasks of ours, as a list without references: a group takes itself out.
     groups: Cell<*mut GroupObject>,
     /// `run` is stepping a process.
@@ -213,8 +214,9 @@ impl HomeObject {
         ptr::from_ref(self).cast_mut().cast()
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    #[inline]
+    fn inner(&self) -> Guard<'_, Inner> {
+        self.inner.borrow()
     }
 
     /// The home of a loop, made when first asked for.
@@ -251,7 +253,7 @@ impl HomeObject {
                 (&raw mut (*this).scratch).write(Scratch::new());
                 (&raw mut (*this).sites).write(Sites::new());
                 (&raw mut (*this).doorbell).write(OnceLock::new());
-                (&raw mut (*this).inner).write(Mutex::new(Inner {
+                (&raw mut (*this).inner).write(Attached::new(Inner {
                     next: None,
                     in_a_row: 0,
                     ready: VecDeque::new(),
@@ -273,7 +275,8 @@ impl HomeObject {
     }
 
     pub fn is_of(&self, event_loop: *mut PyObject) -> bool {
-        self.event_loop().is_some_and(|mine| mine.as_ptr() == event_loop)
+        // SAFETY: a weak reference.
+        unsafe { ffi::refers_to(self.weak_loop.as_ptr(), event_loop) }
     }
 
     pub fn add_group(&self, group: &GroupObject) {
@@ -402,7 +405,9 @@ impl HomeObject {
         let first = {
             let mut inner = self.inner();
             let behind = if handed_over { inner.next.replace(ready) } else { Some(ready) };
-            inner.ready.extend(behind);
+            if let Some(behind) = behind {
+                inner.ready.push_back(behind);
+            }
             !std::mem::replace(&mut inner.scheduled, true)
         };
         if first && !self.schedule() {
@@ -1163,7 +1168,7 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
     unsafe {
         let home = HomeObject::of(slf);
         let mut objects = vec![c::Py_TYPE(slf).cast(), home.weak_loop.as_ptr(), home.scratch.as_ptr()];
-        if let Ok(inner) = home.inner.try_lock() {
+        if let Some(inner) = home.inner.try_borrow() {
             objects.extend(inner.next.iter().chain(&inner.ready).chain(&inner.deferred).map(Ready::as_ptr));
             objects.extend(inner.timers.values().map(|(op, _)| op.cast::<PyObject>()));
             for op in &inner.standing {

@@ -23,6 +23,8 @@
 mod pypy;
 
 #[cfg(not(PyPy))]
+mod attached;
+#[cfg(not(PyPy))]
 mod awaiting;
 #[cfg(not(PyPy))]
 mod barrier;

@@ -68,7 +68,10 @@ pub struct State {
     #[cfg(not(Py_GIL_DISABLED))]
     spare_select: Cell<Option<Box<Select>>>,
     /// Memory of a `Stop` that has ended, or null.
-    pub spare_stop: AtomicPtr<PyObject>,
+    spare_stop: AtomicPtr<PyObject>,
+    /// The C function behind `_get_running_loop`, once that is found to be a plain one.
+    #[cfg(not(Py_GIL_DISABLED))]
+    running_loop: Cell<Option<c::PyCFunction>>,
     /// The home that was asked for last, or null. Borrowed, or it would keep a closed loop's tasks alive: a home that ends takes itself out.
     #[cfg(not(Py_GIL_DISABLED))]
     pub last_home: AtomicPtr<PyObject>,
@@ -110,6 +113,8 @@ impl State {
             #[cfg(not(Py_GIL_DISABLED))]
             spare_select: Cell::new(None),
             spare_stop: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(not(Py_GIL_DISABLED))]
+            running_loop: Cell::new(None),
             #[cfg(not(Py_GIL_DISABLED))]
             last_home: AtomicPtr::new(ptr::null_mut()),
             place: Arc::new(Place::new()),
@@ -154,6 +159,32 @@ impl State {
             c::PyObject_GC_Del(object.cast());
             c::Py_DECREF(kind.cast());
         }
+    }
+
+    /// Memory for a `Stop`, or null: without a type, and not seen by the collector.
+    #[inline]
+    pub fn take_stop(&self) -> *mut PyObject {
+        self.swap_stop(ptr::null_mut())
+    }
+
+    /// Keeps the memory of a `Stop` that has ended. What it returns, if not null, is the caller's to free.
+    #[inline]
+    pub fn keep_stop(&self, object: *mut PyObject) -> *mut PyObject {
+        if self.is_gone() { object } else { self.swap_stop(object) }
+    }
+
+    #[inline]
+    fn swap_stop(&self, object: *mut PyObject) -> *mut PyObject {
+        // Relaxed: nobody comes in between who does not hold the GIL.
+        #[cfg(not(Py_GIL_DISABLED))]
+        {
+            let before = self.spare_stop.load(Ordering::Relaxed);
+            self.spare_stop.store(object, Ordering::Relaxed);
+            before
+        }
+        // AcqRel: who gets an object sees what was done to it before.
+        #[cfg(Py_GIL_DISABLED)]
+        self.spare_stop.swap(object, Ordering::AcqRel)
     }
 
     /// Memory for a `Selected`, or null: without a type, and not seen by the collector.
@@ -320,8 +351,16 @@ impl State {
                 None => return Ok(None),
             },
         };
-        // SAFETY: a function without arguments.
-        let running = unsafe { ffi::call(get, &[])? };
+        #[cfg(not(Py_GIL_DISABLED))]
+        let direct = self.running_loop.get();
+        #[cfg(Py_GIL_DISABLED)]
+        let direct: Option<c::PyCFunction> = None;
+        let running = match direct {
+            // SAFETY: what the interpreter would call for it (`METH_NOARGS`).
+            Some(function) => unsafe { Owned::from_new(function(c::PyCFunction_GetSelf(get), ptr::null_mut()))? },
+            // SAFETY: a function without arguments.
+            None => unsafe { ffi::call(get, &[])? },
+        };
         // SAFETY: None lives for ever.
         Ok((running.as_ptr() != unsafe { c::Py_None() }).then_some(running))
     }
@@ -350,7 +389,12 @@ impl State {
                 c::PyErr_Clear();
                 return Ok(None);
             };
-            self.found(Ref::GetRunningLoop, || Ok(function)).map(Some)
+            let function = self.found(Ref::GetRunningLoop, || Ok(function))?;
+            #[cfg(not(Py_GIL_DISABLED))]
+            if c::PyCFunction_CheckExact(function) != 0 && c::PyCFunction_GetFlags(function) == c::METH_NOARGS {
+                self.running_loop.set(c::PyCFunction_GetFunction(function));
+            }
+            Ok(Some(function))
         }
     }
 

@@ -5,7 +5,6 @@
 
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::Ordering;
 
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::state::{Ref, State};
@@ -16,7 +15,7 @@ pub fn raise(state: &State, value: Owned) {
     // SAFETY: the memory is that of a `PyStopIterationObject`, whose fields are all null when it is new or spare.
     unsafe {
         let kind = state.class(Ref::Stop);
-        let spare = state.spare_stop.swap(ptr::null_mut(), Ordering::AcqRel);
+        let spare = state.take_stop();
         let object = if spare.is_null() {
             match ffi::allocate(kind) {
                 Ok(object) => object.into_ptr(),
@@ -60,11 +59,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
             }
         }
         let kind = c::Py_TYPE(slf);
-        let state = State::of_type(kind);
-        let unused = match state.is_gone() {
-            true => slf,
-            false => state.spare_stop.swap(slf, Ordering::AcqRel),
-        };
+        let unused = State::of_type(kind).keep_stop(slf);
         if !unused.is_null() {
             c::PyObject_GC_Del(unused.cast());
         }

@@ -49,8 +49,14 @@ pub fn all_but_gone(wakes: Wakes) -> Option<Value> {
     if wakes.is_empty() {
         return None;
     }
-    let mut back = None;
-    for waker in wakes.into_wakers() {
+    let mut wakers = wakes.into_wakers();
+    let mut back = wakers.next().and_then(wake);
+    if wakers.size_hint().1 == Some(0) {
+        // Mostly there is one, and to drop what is left of an iterator that had no more would take longer than all else here.
+        std::mem::forget(wakers);
+        return back;
+    }
+    for waker in wakers {
         let value = wake(waker);
         back = back.or(value);
     }

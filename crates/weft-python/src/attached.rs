@@ -1,0 +1,49 @@
+//! What only attached threads use, a few instructions at a time: where there is a GIL, that is its lock.
+//!
+//! It is let go before anything of the interpreter's is called that may run other code, or let other threads run. So with a GIL it is never found
+//! in use, and no atomic operation is needed; without one this is a mutex.
+
+#[cfg(not(Py_GIL_DISABLED))]
+use std::cell::{RefCell, RefMut};
+#[cfg(Py_GIL_DISABLED)]
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+#[cfg(not(Py_GIL_DISABLED))]
+pub struct Attached<T>(RefCell<T>);
+#[cfg(not(Py_GIL_DISABLED))]
+pub type Guard<'a, T> = RefMut<'a, T>;
+
+#[cfg(Py_GIL_DISABLED)]
+pub struct Attached<T>(Mutex<T>);
+#[cfg(Py_GIL_DISABLED)]
+pub type Guard<'a, T> = MutexGuard<'a, T>;
+
+impl<T> Attached<T> {
+    pub fn new(value: T) -> Self {
+        #[cfg(not(Py_GIL_DISABLED))]
+        return Self(RefCell::new(value));
+        #[cfg(Py_GIL_DISABLED)]
+        Self(Mutex::new(value))
+    }
+
+    /// The caller is attached.
+    #[inline]
+    pub fn borrow(&self) -> Guard<'_, T> {
+        #[cfg(not(Py_GIL_DISABLED))]
+        return self.0.borrow_mut();
+        #[cfg(Py_GIL_DISABLED)]
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same for a collector; `None`: it is in use.
+    pub fn try_borrow(&self) -> Option<Guard<'_, T>> {
+        #[cfg(not(Py_GIL_DISABLED))]
+        return self.0.try_borrow_mut().ok();
+        #[cfg(Py_GIL_DISABLED)]
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
