@@ -431,6 +431,8 @@ impl Drop for Burial<'_> {
     fn drop(&mut self) {
         self.0.outbox.kill();
         self.0.blocks.end();
+        // Who waits for the start is told by its being dropped, too.
+        drop(self.0.reading.lock().1.start.take());
         let book = {
             let mut book = self.0.book();
             std::mem::replace(&mut *book, Book { gone: true, ..Book::default() })
