@@ -224,7 +224,7 @@ def test_a_target_of_cores_is_unsure_when_the_rounds_disagree(monkeypatch):
 def test_an_unknown_measurement_of_cores_is_told_with_those_there_are():
     done = bench("--only", "echos", script="cores.py")
     assert done.returncode == 1 and done.stderr == (
-        "cores.py: no measurement 'echos'; there are echo, small, large, blocks, messages, map, start, memory\n"
+        "cores.py: no measurement 'echos'; there are echo, across, small, large, blocks, messages, map, start, memory\n"
     )
 
 
