@@ -122,6 +122,8 @@ ROWS = {
     "map": [
         Row("`Pool(1).map`", "1", 200, milliseconds, ("seconds",)),
         Row("`Pool(2).map`", "2", 200, milliseconds, ("seconds",)),
+        Row('`Pool(1, on="process").map`', "process-1", 200, milliseconds, ("seconds",)),
+        Row('`Pool(2, on="process").map`', "process-2", 200, milliseconds, ("seconds",)),
         Row("the same in one bare process", "bare-1", 200, milliseconds, ("seconds",)),
         Row("in two", "bare-2", 200, milliseconds, ("seconds",)),
     ],
@@ -179,6 +181,7 @@ class Target(NamedTuple):
 
 TARGETS = [
     Target("map: 1 interpreter / 2", "map", "1", "2", "seconds", ">=", 1.8),
+    Target("map: 1 process / 2", "map", "process-1", "process-2", "seconds", ">=", 1.8),
     Target("map in bare processes: 1 / 2, what the machine gave", "map", "bare-1", "bare-2", "seconds", ">=", 1.8),
     Target("start, ms beyond a bare interpreter", "start", "weft", "bare", "seconds", "<=", 50, 1000, less=True),
     Target("the same, ms of the processor", "start", "weft", "bare", "cpu", "<=", 50, 1000, less=True),

@@ -6,7 +6,7 @@
     large    bytes, memoryview, pickle-bytes, pickle-array    N blocks to another interpreter, or pickled and back
     blocks   to, from, across, bytes, queue                   N blocks of 8 MiB between processes
     messages ints, from, across, ints-many, queue             N values between processes, buffered
-    map      1, 2, bare-1, bare-2                             N pieces of pure computing on so many interpreters, or processes
+    map      1, 2, process-1, process-2, bare-1, bare-2       N pieces of pure computing on so many interpreters, or processes
     start    weft, bare                                       an interpreter, until it has run something; N is not used
     memory   weft, bare                                       N interpreters that wait
 
@@ -430,9 +430,9 @@ def in_processes(number: int, laps: int) -> list[int]:
     return spent
 
 
-def in_a_pool(number: int, laps: int) -> list[int]:
+def in_a_pool(number: int, laps: int, on: str = "interpreter") -> list[int]:
     spent = []
-    with weft.Pool(number, on="interpreter") as pool:
+    with weft.Pool(number, on=on) as pool:
         for _ in range(laps):
             began = now()
             total = sum(pool.map(work, range(LAP), ordered=False))
@@ -443,9 +443,10 @@ def in_a_pool(number: int, laps: int) -> list[int]:
 
 def measure_map(option: str, n: int) -> dict[str, float]:
     """By the quickest lap but the first: one that another program took a core from would say little."""
-    _, _, number = option.rpartition("-")
-    run = in_processes if option.startswith("bare-") else in_a_pool
-    return {"seconds": min(run(int(number), n // LAP + 1)[1:]) / 1e9}
+    kind, _, number = option.rpartition("-")
+    given = (int(number), n // LAP + 1)
+    laps = in_processes(*given) if kind == "bare" else in_a_pool(*given, on=kind or "interpreter")
+    return {"seconds": min(laps[1:]) / 1e9}
 
 
 # --- starting, memory --------------------------------------------------------------------------------------------------
