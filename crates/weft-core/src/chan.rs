@@ -709,7 +709,7 @@ impl<T> State<T> {
             wakes.push(claim.finish());
             return Sent::Done { displaced: None };
         }
-        if self.has_room() || (self.held != 0 && self.make_room(wakes)) {
+        if self.has_room() || (self.held != 0 && self.make_room()) {
             self.buffer.push_back(value);
             self.sent += 1;
             return Sent::Done { displaced: None };

@@ -87,7 +87,6 @@ fn a_channel_is_not_full_because_of_room_that_nobody_uses() {
 fn only_a_channel_that_waits_for_room_and_has_some_promises_it() {
     for (capacity, overflow) in [
         (Some(0), Overflow::Block),
-        (Some(1), Overflow::Block),
         (Some(8), Overflow::DropOldest),
         (Some(8), Overflow::DropNewest),
         (None, Overflow::Error),
@@ -247,6 +246,23 @@ fn who_comes_for_room_finds_what_was_taken_without_being_told() {
     assert_eq!(attempt(), None);
     assert_eq!(word.take(lease), Some(true));
     assert_eq!(attempt(), Some(0), "a select does so, too");
+}
+
+/// Between a turn that was to be told of and its settling there is room, but it is not a newcomer's.
+#[test]
+fn l2_room_that_is_not_settled_yet_is_for_those_who_wait() {
+    let (chan, word) = (chan(2), word());
+    let channel = Channel::from(chan.clone());
+    assert!(send(&chan, 1) && send(&chan, 2));
+    let (lease, _) = lend(&chan, &word).unwrap();
+    let mut first = pin!(channel.send(3));
+    assert!(poll(first.as_mut()).is_pending());
+    assert_eq!(word.take(lease), Some(true));
+    assert!(!send(&chan, 4));
+    let other = Channel::<u64>::new(0);
+    assert_eq!(select(&mut [&mut channel.send(4), &mut other.recv()]).try_now(), None);
+    chan.settle().wake();
+    assert!(poll(first.as_mut()).is_ready());
 }
 
 #[test]

@@ -489,6 +489,37 @@ fn a_sender_is_let_in_by_whoever_takes_what_was_lent() {
     });
 }
 
+/// The same twice: the second of those who wait is not forgotten while the first one is let in.
+#[test]
+fn all_senders_are_let_in_by_whoever_takes_what_was_lent() {
+    model(3, || {
+        let (chan, word, lease) = lent();
+        let senders = [3, 4].map(|value| {
+            let channel = Channel::from(chan.clone());
+            let (count, waker) = Count::new();
+            (Box::pin(async move { channel.send(value).await.is_ok() }), count, waker)
+        });
+        let mut senders = senders.map(|(mut sender, count, waker)| {
+            assert!(poll(sender.as_mut(), &waker).is_pending());
+            (sender, count, waker)
+        });
+        let holder = chan.clone();
+        let told = word.take(lease).unwrap();
+        assert!(told);
+        let other = thread::spawn(move || {
+            if word.take(lease).unwrap() {
+                holder.settle().wake();
+            }
+        });
+        chan.settle().wake();
+        other.join().unwrap();
+        for (sender, count, waker) in &mut senders {
+            assert_eq!(count.get(), 1, "room, and nobody was woken");
+            assert!(poll(sender.as_mut(), waker).is_ready());
+        }
+    });
+}
+
 #[test]
 fn a_select_is_let_in_by_whoever_takes_what_was_lent() {
     model(3, || {

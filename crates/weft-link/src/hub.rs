@@ -565,7 +565,7 @@ impl<V: Parcel> Peer<V> {
         let mut book = lock(&self.book);
         let Book { held, words, .. } = &mut *book;
         let held = held.get_mut(&channel)?;
-        if held.about.overflow != Overflow::Block || held.about.capacity.is_some_and(|capacity| capacity < 2) {
+        if held.about.overflow != Overflow::Block || held.about.capacity == Some(0) {
             return None;
         }
         let words = words.get_or_insert_with(|| {

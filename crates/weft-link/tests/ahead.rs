@@ -274,7 +274,7 @@ fn a_channel_whose_ends_come_and_go_has_new_leases_each_time() {
 #[test]
 fn l2_l3_a_storm_ahead_of_itself() {
     const EACH: u64 = 2000;
-    for (seed, capacity) in [(1, 2), (2, 7), (3, 64), (4, 1000)] {
+    for (seed, capacity) in [(1, 2), (2, 7), (3, 64), (4, 1000), (5, 1), (6, 1)] {
         let root = Root::new();
         let (chan, end) = root.channel(capacity);
         let mut children: Vec<_> = (0..4).map(|_| Quick::new(root.child([end.clone()]))).collect();

@@ -128,18 +128,18 @@ impl<T> Default for Leases<T> {
 }
 
 impl<T> Chan<T> {
-    /// Promises free slots to the holder, so that it has `most` at the most: half of those that are free, the others being for everybody else. The
-    /// number of its lease, and whether it is a new one; `None`: it has none.
+    /// Promises free slots to the holder, so that it has `most` at the most: half of those that are free, rounded up, the others being for
+    /// everybody else. The number of its lease, and whether it is a new one; `None`: it has none.
     pub fn reserve(&self, holder: u64, word: &SharedWord, most: usize) -> Option<(u32, bool)> {
         self.with(|state| {
             let free = state.free();
-            if free < 2 && state.leases.is_none() {
+            if free == 0 && state.leases.is_none() {
                 return None;
             }
             let leases = state.leases.get_or_insert_default();
             let at = leases.rooms.iter().position(|room| room.holder == holder);
             let old = at.and_then(|at| leases.rooms[at].lease);
-            if free < 2 && old.is_none() {
+            if free == 0 && old.is_none() {
                 return None;
             }
             let at = at.unwrap_or_else(|| {
@@ -225,7 +225,13 @@ impl<T> Chan<T> {
     /// The holder has taken of what it was lent, and was to tell of it.
     pub fn settle(&self) -> Wakes {
         let mut wakes = Wakes::new();
-        self.with(|state| state.count_taken(&mut wakes));
+        self.with(|state| {
+            let lent = state.leases.as_ref().and_then(|leases| leases.lent.as_ref());
+            // Who still waits afterwards is to be told of the next one: marked first, and then counted, so that none is between.
+            let left = lent.map_or(0, |lent| if state.sendq.is_empty() { lent.word.left() } else { lent.word.tell() });
+            state.count_taken(left);
+            state.admit(&mut wakes);
+        });
         wakes
     }
 
@@ -270,7 +276,7 @@ impl<T> State<T> {
         };
         let room = &mut leases.rooms[at];
         let left = if room.lease.is_some() { room.word.left().min(room.due) } else { 0 };
-        let more = most.saturating_sub(left).min(free / 2);
+        let more = most.saturating_sub(left).min(free.div_ceil(2));
         if more == 0 {
             return;
         }
@@ -299,17 +305,21 @@ impl<T> State<T> {
     }
 
     /// Looks for room in what is leased. Whether there is some now; if not, what makes room from now on is told.
+    ///
+    /// It wakes nobody: who sends and has to wait is not asked for wakes. When others wait already, the next value that is taken is told of, and
+    /// they are let in then.
     #[cold]
     #[inline(never)]
-    pub(super) fn make_room(&mut self, wakes: &mut Wakes) -> bool {
+    pub(super) fn make_room(&mut self) -> bool {
         self.call_back_room();
-        self.count_taken(wakes);
-        if !self.has_room() {
-            // What is taken from now on is told of, and what was taken until now is counted.
-            if let Some(lent) = self.leases.as_ref().and_then(|leases| leases.lent.as_ref()) {
-                lent.word.tell();
+        if !self.has_room()
+            && let Some(lent) = self.leases.as_ref().and_then(|leases| leases.lent.as_ref())
+        {
+            // Marked first, and then counted, so that none is between.
+            let left = lent.word.tell();
+            if self.sendq.is_empty() {
+                self.count_taken(left);
             }
-            self.count_taken(wakes);
         }
         self.has_room()
     }
@@ -321,8 +331,13 @@ impl<T> State<T> {
         let Some(leases) = &self.leases else {
             return false;
         };
-        let unused: usize = leases.rooms.iter().filter(|room| room.lease.is_some()).map(|room| room.word.left()).sum();
-        let taken = leases.lent.as_ref().map_or(0, |lent| lent.values.len() - lent.untaken(lent.word.tell()));
+        let promised = leases.rooms.iter().filter(|room| room.lease.is_some());
+        let unused: usize = promised.map(|room| room.word.left().min(room.due)).sum();
+        let taken = leases.lent.as_ref().map_or(0, |lent| {
+            let left = lent.word.tell();
+            // What was taken is the room of those who wait already.
+            if self.sendq.is_empty() { lent.values.len() - lent.untaken(left) } else { 0 }
+        });
         self.buffer.len() + self.held < self.capacity.saturating_add(unused + taken)
     }
 
@@ -361,26 +376,21 @@ impl<T> State<T> {
         self.admit(wakes);
     }
 
-    /// Counts what was taken of what is lent, and lets those in who have waited for the room.
-    fn count_taken(&mut self, wakes: &mut Wakes) {
-        let Some(lent) = self.leases.as_mut().and_then(|leases| leases.lent.as_mut()) else {
-            return;
-        };
-        let taken = lent.values.len() - lent.untaken(lent.word.left());
-        lent.values.drain(..taken).for_each(drop);
-        self.held -= taken;
-        self.received += taken as u64;
-        self.admit(wakes);
+    /// Counts what was taken of what is lent, when the word says that so many are left.
+    fn count_taken(&mut self, left: usize) {
         let Some(leases) = self.leases.as_mut() else {
             return;
         };
-        match &leases.lent {
-            Some(lent) if lent.values.is_empty() => leases.lent = None,
-            Some(lent) if !self.sendq.is_empty() => {
-                lent.word.tell();
-            }
-            _ => {}
+        let Some(lent) = &mut leases.lent else {
+            return;
+        };
+        let taken = lent.values.len() - lent.untaken(left);
+        lent.values.drain(..taken).for_each(drop);
+        if lent.values.is_empty() {
+            leases.lent = None;
         }
+        self.held -= taken;
+        self.received += taken as u64;
     }
 
     /// Lets parked senders in, as long as there is room.
