@@ -1256,7 +1256,7 @@ def test_where_it_was_spawned_is_kept_no_longer_than_the_process(run, no_gc):
             process = spawn(g, asyncio.sleep, 0)
             code = weakref.ref(spawn.__code__)
             del spawn
-            await turns(lambda: process.done)
+            await process.join()
             assert process._spawned_at() == "here:2"
             del process
             g.spawn(asyncio.sleep, 0)  # from somewhere else
