@@ -242,10 +242,15 @@ pub unsafe fn call_method(name: *mut PyObject, arguments: &[*mut PyObject]) -> P
 }
 
 /// `import module` and `module.name`.
+///
+/// Not by `PyImport_ImportModule`, which asks the globals of whoever is executed for `__builtins__`: a function may have globals without.
 pub fn import(module: &CStr, name: Option<&CStr>) -> Py<Owned> {
-    // SAFETY: C strings.
+    let text = string(module.to_str().unwrap_or_default())?;
+    // SAFETY: a text, null for what is optional, and a C string. What is returned is the outermost package, which stays loaded without it.
     unsafe {
-        let module = Owned::from_new(c::PyImport_ImportModule(module.as_ptr()))?;
+        let no = ptr::null_mut();
+        Owned::from_new(c::PyImport_ImportModuleLevelObject(text.as_ptr(), no, no, no, 0))?;
+        let module = Owned::from_new(c::PyObject_GetItem(c::PyImport_GetModuleDict(), text.as_ptr()))?;
         match name {
             None => Ok(module),
             Some(name) => Owned::from_new(c::PyObject_GetAttrString(module.as_ptr(), name.as_ptr())),

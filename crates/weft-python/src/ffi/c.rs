@@ -78,7 +78,9 @@ may_run_python! {
     fn PyDict_GetItemWithError(dict: *mut PyObject, key: *mut PyObject) -> *mut PyObject;
     fn PyDict_SetItem(dict: *mut PyObject, key: *mut PyObject, value: *mut PyObject) -> c_int;
     fn PyDict_DelItem(dict: *mut PyObject, key: *mut PyObject) -> c_int;
-    fn PyImport_ImportModule(name: *const c_char) -> *mut PyObject;
+    fn PyImport_ImportModuleLevelObject(
+        name: *mut PyObject, globals: *mut PyObject, locals: *mut PyObject, from: *mut PyObject, level: c_int
+    ) -> *mut PyObject;
     fn PyImport_GetModule(name: *mut PyObject) -> *mut PyObject;
     fn PyErr_CheckSignals() -> c_int;
     fn PyErr_WarnExplicit(
