@@ -18,7 +18,7 @@ def test_it_starts_no_thread_and_leaves_schedulers_alone(python):
         import json, sys, threading
         before = set(sys.modules)
         import weft
-        schedulers = {"asyncio", "uvloop", "trio", "anyio", "gevent", "greenlet", "selectors", "concurrent.futures"}
+        schedulers = {"asyncio", "rloop", "uvloop", "trio", "anyio", "gevent", "greenlet", "selectors", "concurrent.futures"}
         tasks = "/proc/self/task"
         import os
         print(json.dumps({

@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import gc
+import importlib
 import os
 import sys
 import threading
@@ -366,6 +367,13 @@ class Uvloop(Asyncio):
         return uvloop.new_event_loop()
 
 
+class Rloop(Asyncio):
+    def new_loop(self):
+        import rloop
+
+        return rloop.new_event_loop()
+
+
 class Processes(Asyncio):
     """weft's own processes: children of a Group in a loop."""
 
@@ -636,7 +644,7 @@ NEEDS = {"trio": trio, "anyio_trio": trio and anyio, "anyio": anyio, "gevent": g
 LOOPS = ["asyncio", "eager", "uvloop"]
 CANCELLING = [name for name, world in WORLDS.items() if world.cancels]
 
-SINGLES = {**WORLDS, "pure_python": PurePythonTasks}
+SINGLES = {**WORLDS, "rloop": Rloop, "pure_python": PurePythonTasks}
 # From 3.14 on asyncio.current_task() does not know a task written in Python where the C one is there.
 PURE = ["pure_python"] if sys.version_info < (3, 14) else []
 
@@ -647,11 +655,11 @@ def missing(name: str) -> str | None:
         return "eager tasks came with Python 3.12"
     if name in NEEDS and NEEDS[name] is None:
         return f"{name.replace('_', ' and ')} is not installed"
-    if name == "uvloop":
+    if name in ("uvloop", "rloop"):
         try:
-            import uvloop  # noqa: F401
+            importlib.import_module(name)
         except ImportError:
-            return "uvloop is not installed"
+            return f"{name} is not installed"
     return None
 
 
