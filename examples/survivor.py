@@ -1,4 +1,4 @@
-"""The word count of word_count.py by processes of the system, one of which is killed in the middle: the count is right.
+"""The word count of map_reduce.py by processes of the system, one of which is killed in the middle: the count is right.
 
 What it teaches: a worker that dies fails its group with `weft.PeerDied` and nothing else of the program, when it has a
 group of its own; whoever gave it work knows what it had not finished, and puts that back for another. Each batch is
@@ -17,7 +17,7 @@ from itertools import islice
 
 import weft
 from cores import without_processes
-from word_count import batches, count, files
+from map_reduce import batches, count, files
 
 
 def work(given, counts):

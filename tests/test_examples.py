@@ -258,20 +258,20 @@ def test_mandelbrot_by_itself_draws_into_a_temporary_file(tmp_path, monkeypatch)
     assert out.endswith(f": {path}\n") and png(path.read_bytes())[:2] == (360, 240)
 
 
-def test_word_count_counts_the_words_of_a_folder(tmp_path):
+def test_map_reduce_counts_the_words_of_a_folder(tmp_path):
     for number, text in enumerate(["warp weft warp", "weft", "", "loom"] * 5):
         (tmp_path / f"{number}.txt").write_text(text)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "not.txt").write_text("counted")
-    lines = example("word_count", str(tmp_path), "--pattern", "*.txt", "--batch", "3").splitlines()
+    lines = example("map_reduce", str(tmp_path), "--pattern", "*.txt", "--batch", "3").splitlines()
     assert lines[0].partition(" workers: ")[2].startswith(KIND)
     assert re.fullmatch(
         r"25 words, 3 different, in .* s; most common: (warp|weft) 10, (warp|weft) 10, loom 5", lines[1]
     )
 
 
-def test_word_count_counts_what_a_plain_loop_counts():
-    assert example("word_count", "--check").endswith(": the same count\n")
+def test_map_reduce_counts_what_a_plain_loop_counts():
+    assert example("map_reduce", "--check").endswith(": the same count\n")
 
 
 NEEDS_PROCESSES = pytest.mark.skipif(_os_process.reason_against() is not None, reason=str(_os_process.reason_against()))
@@ -299,12 +299,12 @@ def test_survivor_says_when_the_count_is_another(tmp_path):
         f"""
 import runpy, sys
 sys.path.insert(0, {str(EXAMPLES)!r})
-import word_count
+import map_reduce
 
-def count(paths, honest=word_count.count):
+def count(paths, honest=map_reduce.count):
     return honest(paths) | {{"lie": 1}}
 
-word_count.count = count
+map_reduce.count = count
 sys.argv[1:] = [{str(tmp_path)!r}, "--pattern", "*.txt"]
 runpy.run_path({str(EXAMPLES / "survivor.py")!r}, run_name="__main__")
 """
