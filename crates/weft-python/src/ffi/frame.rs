@@ -11,7 +11,7 @@ use super::c::{self, PyObject};
 /// Code object (a new reference) and offset of what the thread executes; null: no Python code.
 #[inline]
 pub fn here() -> (*mut PyObject, c_int) {
-    #[cfg(all(Py_3_12, not(Py_3_15), not(Py_GIL_DISABLED)))]
+    #[cfg(all(Py_3_12, not(Py_3_16), not(Py_GIL_DISABLED)))]
     if let Some(here) = direct::here() {
         return here;
     }
@@ -20,7 +20,7 @@ pub fn here() -> (*mut PyObject, c_int) {
 
 /// Finds out whether there is a shorter way than the frame object.
 pub fn probe() {
-    #[cfg(all(Py_3_12, not(Py_3_15), not(Py_GIL_DISABLED)))]
+    #[cfg(all(Py_3_12, not(Py_3_16), not(Py_GIL_DISABLED)))]
     direct::probe();
 }
 
@@ -35,7 +35,7 @@ fn by_frame_object() -> (*mut PyObject, c_int) {
     }
 }
 
-#[cfg(all(Py_3_12, not(Py_3_15), not(Py_GIL_DISABLED)))]
+#[cfg(all(Py_3_12, not(Py_3_16), not(Py_GIL_DISABLED)))]
 mod direct {
     use std::ffi::{c_int, c_void};
     use std::mem::offset_of;
@@ -62,6 +62,8 @@ mod direct {
         status: u32,
         #[cfg(Py_3_14)]
         holds_gil: c_int,
+        #[cfg(Py_3_15)]
+        gil_requested: c_int,
         #[cfg(Py_3_13)]
         whence: c_int,
         #[cfg(Py_3_13)]
