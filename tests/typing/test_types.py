@@ -37,7 +37,7 @@ def needs(module: str) -> pytest.MarkDecorator:
 
 
 @needs("mypy")
-@pytest.mark.parametrize("version", ["3.11", "3.14"])
+@pytest.mark.parametrize("version", ["3.11", "3.15"])
 def test_mypy_agrees(version: str, tmp_path: Path) -> None:
     options = ["--config-file=", "--strict", "--warn-unreachable", f"--python-version={version}"]
     check("mypy", *options, f"--cache-dir={tmp_path}", *FILES)

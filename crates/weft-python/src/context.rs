@@ -4,7 +4,7 @@
 //! object, which nobody enters: each step is made in a *scratch* copy of it, of which the home has one, and a task that changed the copy keeps it.
 //!
 //! A context was changed when it leads to another table of variables; the tables themselves never change (PEP 567). Where a context has the
-//! pointer (`ctx_vars`, Include/internal/pycore_context.h, the same from 3.7 to 3.14) is tried out when the module is loaded. Where it is not found, each
+//! pointer (`ctx_vars`, Include/internal/pycore_context.h, the same from 3.7 to 3.15) is tried out when the module is loaded. Where it is not found, each
 //! task has a context of its own.
 
 use std::cell::Cell;

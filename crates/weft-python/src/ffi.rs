@@ -876,7 +876,7 @@ pub unsafe fn upgrade(reference: *mut PyObject) -> Option<Owned> {
     }
 }
 
-/// `PyWeakReference`, as far as it matters (Include/cpython/weakrefobject.h, the same from 3.11 to 3.14).
+/// `PyWeakReference`, as far as it matters (Include/cpython/weakrefobject.h, the same from 3.11 to 3.15).
 #[cfg(not(Py_GIL_DISABLED))]
 #[repr(C)]
 struct WeakReference {
