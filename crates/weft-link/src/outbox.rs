@@ -83,6 +83,8 @@ impl Outbox {
             return frames.into_iter().for_each(drop);
         }
         queue.frames.extend(frames);
+        // Somebody waits for an answer: what comes next is not of a stream, however soon.
+        queue.streamed = None;
         if queue.writing || queue.frames.is_empty() {
             return;
         }
