@@ -18,11 +18,15 @@ pickled with the text of its traceback, which becomes its `__cause__`, as in `co
 from __future__ import annotations
 
 import importlib
-import io
-import pickle
 import sys
+from io import BytesIO
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, cast
+
+try:
+    from _pickle import PickleBuffer, Pickler, Unpickler  # `pickle` brings `re` and more, which a worker has to import
+except ImportError:
+    from pickle import PickleBuffer, Pickler, Unpickler
 
 from weft import _weft
 from weft._errors import RemoteError, WeftError
@@ -84,10 +88,10 @@ def flatten(value: Any, whole: bool, inside: bool) -> tuple[Any, ...]:
             return parts
         if inside and kind is not type and kind not in _LEAVES:
             return (_WHOLE,)
-    file = io.BytesIO()
-    buffers: list[pickle.PickleBuffer] = []
+    file = BytesIO()
+    buffers: list[PickleBuffer] = []
 
-    def beside(buffer: pickle.PickleBuffer) -> bool:
+    def beside(buffer: PickleBuffer) -> bool:
         large = buffer.raw().nbytes >= _OUT_OF_BAND
         if large:
             buffers.append(buffer)
@@ -274,8 +278,8 @@ def unpack(packed: Packed) -> Any:
     return packed if isinstance(packed, bytes) else unpickle(*packed)
 
 
-class _Pickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], Any]) -> None:
+class _Pickler(Pickler):
+    def __init__(self, file: BytesIO, buffer_callback: Callable[[PickleBuffer], Any]) -> None:
         super().__init__(file, 5, buffer_callback=buffer_callback)
         self.ends: list[object] = []
         self._numbers: dict[int, int] = {}  # of the ends, by identity
@@ -296,13 +300,13 @@ class _Pickler(pickle.Pickler):
             return kind, obj.__getinitargs__()  # its own reduction has what only another one written in Python knows
         if isinstance(obj, memoryview):
             view = cast("Any", obj)
-            block = pickle.PickleBuffer(view if view.c_contiguous else view.tobytes())
+            block = PickleBuffer(view if view.c_contiguous else view.tobytes())
             return _view, (block, view.format, view.shape)
         return NotImplemented
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, buffers: list[Any], ends: list[object]) -> None:
+class _Unpickler(Unpickler):
+    def __init__(self, file: BytesIO, buffers: list[Any], ends: list[object]) -> None:
         super().__init__(file, buffers=buffers)
         self._ends = ends
 
@@ -317,7 +321,7 @@ class _Unpickler(pickle.Unpickler):
 
 def unpickle(data: bytes, buffers: list[Any], ends: list[object]) -> Any:
     """The object that `flatten` pickled."""
-    return _Unpickler(io.BytesIO(data), buffers, ends).load()
+    return _Unpickler(BytesIO(data), buffers, ends).load()
 
 
 def be_first() -> None:
