@@ -1,7 +1,6 @@
 //! A child's side: requests go out, and a thread reads the answers.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::io;
@@ -19,6 +18,7 @@ use crate::end::{About, ChannelId, End, Place, Side};
 use crate::frame::{self, Broken, Ends, Frame, NoValues, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
 use crate::memory::Wire;
+use crate::numbers::Numbered;
 use crate::operation::{Answer, Completion, Gone, Operation, RemoteCause, SubmitError};
 use crate::os::{Board, Socket, Watch};
 use crate::outbox::Outbox;
@@ -49,9 +49,9 @@ struct Heard {
 #[derive(Default)]
 struct Book {
     gone: bool,
-    operations: HashMap<u64, Pending>,
-    calls: HashMap<u64, SyncSender<Said>>,
-    aheads: HashMap<ChannelId, Weak<Ahead>>,
+    operations: Numbered<u64, Pending>,
+    calls: Numbered<u64, SyncSender<Said>>,
+    aheads: Numbered<ChannelId, Weak<Ahead>>,
     /// Who waits for the end of the link: told by being dropped.
     leaving: Vec<SyncSender<()>>,
 }

@@ -10,7 +10,6 @@
 //!   3. After its death it holds nothing and has no party, and nothing is entered any more.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::io;
@@ -27,6 +26,7 @@ use crate::end::{About, ChannelId, End, Place, Side};
 use crate::frame::{self, Broken, Ends, Frame, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
 use crate::memory::{Parcel, Wire};
+use crate::numbers::Numbered;
 use crate::operation::{Decided, Operation, RemoteCause};
 use crate::os::{Socket, Watch};
 use crate::outbox::Outbox;
@@ -69,7 +69,7 @@ pub struct Hub<V: Parcel> {
 
 struct Inner<V: Parcel> {
     host: Arc<dyn Host<V>>,
-    peers: Mutex<HashMap<PeerId, Arc<Peer<V>>>>,
+    peers: Mutex<Numbered<PeerId, Arc<Peer<V>>>>,
     last: AtomicU64,
     /// The peer that was read last.
     latest: Arc<AtomicU64>,
@@ -225,10 +225,10 @@ pub(crate) struct Peer<V: Parcel> {
 
 struct Book<V: Parcel> {
     dead: bool,
-    parties: HashMap<u64, Arc<Party<V>>>,
-    held: HashMap<ChannelId, Held<V>>,
+    parties: Numbered<u64, Arc<Party<V>>>,
+    held: Numbered<ChannelId, Held<V>>,
     /// By the address of the channel, which `held` keeps.
-    numbers: HashMap<usize, ChannelId>,
+    numbers: Numbered<usize, ChannelId>,
     last: ChannelId,
     /// The words of its leases; `None`: it has none yet. Inside `None`: there is no memory for them.
     words: Option<Option<Words>>,
@@ -251,9 +251,9 @@ impl<V: Parcel> Default for Book<V> {
     fn default() -> Self {
         Self {
             dead: false,
-            parties: HashMap::new(),
-            held: HashMap::new(),
-            numbers: HashMap::new(),
+            parties: Numbered::default(),
+            held: Numbered::default(),
+            numbers: Numbered::default(),
             // The root's numbers are even, the child's own odd.
             last: 0,
             words: None,

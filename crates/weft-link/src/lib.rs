@@ -38,6 +38,7 @@ mod frame;
 mod hub;
 mod inbox;
 mod memory;
+mod numbers;
 mod operation;
 mod os;
 mod outbox;

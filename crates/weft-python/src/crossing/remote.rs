@@ -173,7 +173,7 @@ pub struct Wait {
     op: *const OpObject,
     /// What the root was asked with; for `withdraw`.
     pub id: AtomicU64,
-    answer: Mutex<Option<Answer>>,
+    answer: Mutex<Arrival>,
     arrived: Condvar,
     /// The leaves that were sent, by their place in the request.
     pub leaves: Vec<u32>,
@@ -190,6 +190,13 @@ unsafe impl Send for Wait {}
 // SAFETY: as above.
 unsafe impl Sync for Wait {}
 
+#[derive(Default)]
+struct Arrival {
+    answer: Option<Answer>,
+    /// A thread sleeps until it is here. Without one nobody is told, which is a call of the system's.
+    is_awaited: bool,
+}
+
 /// The case that a waiter is claimed for when the root has answered.
 pub const ANSWERED: u32 = 0x3fff_fffe;
 
@@ -198,7 +205,7 @@ impl Wait {
         Self {
             op,
             id: AtomicU64::new(0),
-            answer: Mutex::new(None),
+            answer: Mutex::default(),
             arrived: Condvar::new(),
             leaves,
             more: Mutex::default(),
@@ -209,16 +216,17 @@ impl Wait {
 
     /// The answer, which is here or on its way.
     pub fn answer(&self) -> Answer {
-        let take = || self.answer.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(answer) = take().take() {
+        let lock = || self.answer.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(answer) = lock().answer.take() {
             return answer;
         }
         detached(|| {
-            let mut answer = take();
+            let mut arrival = lock();
+            arrival.is_awaited = true;
             loop {
-                match answer.take() {
+                match arrival.answer.take() {
                     Some(answer) => return answer,
-                    None => answer = self.arrived.wait(answer).unwrap_or_else(|e| e.into_inner()),
+                    None => arrival = self.arrived.wait(arrival).unwrap_or_else(|e| e.into_inner()),
                 }
             }
         })
@@ -233,8 +241,14 @@ impl Completion for Wait {
         } else {
             None
         };
-        *self.answer.lock().unwrap_or_else(|e| e.into_inner()) = Some(answer);
-        self.arrived.notify_all();
+        let is_awaited = {
+            let mut arrival = self.answer.lock().unwrap_or_else(|e| e.into_inner());
+            arrival.answer = Some(answer);
+            arrival.is_awaited
+        };
+        if is_awaited {
+            self.arrived.notify_all();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }
