@@ -4,7 +4,7 @@
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 
-use weft_wire::Writer;
+use weft_wire::{Limits, Reader, Token, Writer};
 
 use crate::crossing::decode;
 use crate::crossing::payload::Payload;
@@ -24,6 +24,8 @@ const INTEGER: usize = 2;
 /// One of three, above the mark.
 const CONSTANT: usize = 3;
 const BITS: u32 = 2;
+/// How many bytes at the most such a value is: version, tag, and 62 bits in groups of seven.
+const LONGEST_WORD: usize = 11;
 
 // SAFETY: an object is used and dropped while attached to its interpreter, which keeps all parties of its channel; a payload may go anywhere.
 unsafe impl Send for Value {}
@@ -59,6 +61,25 @@ impl Value {
             let which = constants.iter().position(|constant| *constant == object)?;
             Some(Self::marked(which << BITS | CONSTANT))
         }
+    }
+
+    /// The same of what came as bytes; `None`: it is more than that, or nothing that makes sense.
+    pub fn of_few_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > LONGEST_WORD {
+            return None;
+        }
+        let mut reader = Reader::new(bytes, &Limits::default()).ok()?;
+        let word = match reader.next().ok()? {
+            Token::None => CONSTANT,
+            Token::Boolean(value) => (1 + usize::from(value)) << BITS | CONSTANT,
+            Token::Integer(number) => {
+                let number = isize::try_from(number).ok().filter(|n| n << BITS >> BITS == *n)?;
+                (number as usize) << BITS | INTEGER
+            }
+            _ => return None,
+        };
+        reader.finish().ok()?;
+        Some(Self::marked(word))
     }
 
     fn marked(word: usize) -> Self {

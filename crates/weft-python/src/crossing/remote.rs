@@ -295,6 +295,11 @@ impl Parcel for Value {
     }
 
     fn from_wire(wire: Wire) -> Self {
+        if wire.attachments.is_empty()
+            && let Some(value) = Self::of_few_bytes(&wire.bytes)
+        {
+            return value;
+        }
         let attachments = wire.attachments.into_iter().map(|attachment| match attachment {
             weft_link::Attachment::Memory(memory) => Attachment::Memory(memory),
             weft_link::Attachment::End(end) => Attachment::End(EndPart::of_link(end)),
