@@ -20,7 +20,7 @@ in_a_checkout = pytest.mark.skipif(not (ROOT / "crates").is_dir(), reason="needs
 MAY_DEPEND_ON = {
     "weft-core": set(),
     "weft-wire": {"weft-core", "smallvec"},
-    "weft-link": {"weft-core", "rustix"},
+    "weft-link": {"weft-core", "rustc-hash", "rustix"},
     "weft-python": {"weft-core", "weft-link", "weft-wire", "pyo3-ffi", "libc", "smallvec"},
 }
 MAY_BUILD_WITH = {"weft-python": {"pyo3-build-config"}}

@@ -9,6 +9,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
+use rustc_hash::FxHashMap;
 use weft_core::Statistics;
 use weft_core::chan::End as Ended;
 
@@ -18,7 +19,6 @@ use crate::end::{About, ChannelId, End, Place, Side};
 use crate::frame::{self, Broken, Ends, Frame, NoValues, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
 use crate::memory::Wire;
-use crate::numbers::Numbered;
 use crate::operation::{Answer, Completion, Gone, Operation, RemoteCause, SubmitError};
 use crate::os::{Board, Socket, Watch};
 use crate::outbox::Outbox;
@@ -49,9 +49,9 @@ struct Heard {
 #[derive(Default)]
 struct Book {
     gone: bool,
-    operations: Numbered<u64, Pending>,
-    calls: Numbered<u64, SyncSender<Said>>,
-    aheads: Numbered<ChannelId, Weak<Ahead>>,
+    operations: FxHashMap<u64, Pending>,
+    calls: FxHashMap<u64, SyncSender<Said>>,
+    aheads: FxHashMap<ChannelId, Weak<Ahead>>,
     /// Who waits for the end of the link: told by being dropped.
     leaving: Vec<SyncSender<()>>,
 }

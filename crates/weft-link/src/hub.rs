@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use rustc_hash::FxHashMap;
 use weft_core::chan::{Chan, End as Ended, Outcome, Overflow, SharedWord, Wakes};
 use weft_core::error::Cause;
 
@@ -26,7 +27,6 @@ use crate::end::{About, ChannelId, End, Place, Side};
 use crate::frame::{self, Broken, Ends, Frame, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
 use crate::memory::{Parcel, Wire};
-use crate::numbers::Numbered;
 use crate::operation::{Decided, Operation, RemoteCause};
 use crate::os::{Socket, Watch};
 use crate::outbox::Outbox;
@@ -69,7 +69,7 @@ pub struct Hub<V: Parcel> {
 
 struct Inner<V: Parcel> {
     host: Arc<dyn Host<V>>,
-    peers: Mutex<Numbered<PeerId, Arc<Peer<V>>>>,
+    peers: Mutex<FxHashMap<PeerId, Arc<Peer<V>>>>,
     last: AtomicU64,
     /// The peer that was read last.
     latest: Arc<AtomicU64>,
@@ -225,10 +225,10 @@ pub(crate) struct Peer<V: Parcel> {
 
 struct Book<V: Parcel> {
     dead: bool,
-    parties: Numbered<u64, Arc<Party<V>>>,
-    held: Numbered<ChannelId, Held<V>>,
+    parties: FxHashMap<u64, Arc<Party<V>>>,
+    held: FxHashMap<ChannelId, Held<V>>,
     /// By the address of the channel, which `held` keeps.
-    numbers: Numbered<usize, ChannelId>,
+    numbers: FxHashMap<usize, ChannelId>,
     last: ChannelId,
     /// The words of its leases; `None`: it has none yet. Inside `None`: there is no memory for them.
     words: Option<Option<Words>>,
@@ -251,9 +251,9 @@ impl<V: Parcel> Default for Book<V> {
     fn default() -> Self {
         Self {
             dead: false,
-            parties: Numbered::default(),
-            held: Numbered::default(),
-            numbers: Numbered::default(),
+            parties: FxHashMap::default(),
+            held: FxHashMap::default(),
+            numbers: FxHashMap::default(),
             // The root's numbers are even, the child's own odd.
             last: 0,
             words: None,

@@ -38,7 +38,6 @@ mod frame;
 mod hub;
 mod inbox;
 mod memory;
-mod numbers;
 mod operation;
 mod os;
 mod outbox;
