@@ -7,6 +7,7 @@ So each test does a few of them before it looks.
 import os
 import signal
 import sys
+from pathlib import Path
 
 import kin
 import pytest
@@ -170,3 +171,62 @@ def test_poison_takes_back_what_a_process_had_not_taken():
         assert ch.statistics().dropped == 7
         group.cancel()
     assert dropped == [3, 4, 5, 6, 7, 8, 9]
+
+
+FORKED = """
+import asyncio, gc, os, sys, threading
+import weft
+
+sys.path.insert(0, {path!r})
+import kin
+
+
+async def main():
+    ch, taken, go = weft.Channel(8), weft.Channel(8), weft.Channel()
+    loop = asyncio.get_running_loop()
+    mine = loop.create_task(take(ch))
+    await asyncio.sleep(0)  # it is parked, and the first
+    async with weft.Group() as group:
+        group.spawn(kin.takes_each, ch.receiver(), go.receiver(), taken, on="process")
+        ch.send_nowait("mine")  # and is met; this loop has no turn before it was forked
+        for n in range(6):
+            ch.send_nowait(n)
+        elsewhere(go.send(None))
+        assert elsewhere(taken.recv()) == 0  # and the others are lent
+        pid = os.fork()
+        if pid == 0:
+            try:
+                loop._ready.clear()  # what has to go back when a loop is closed goes back now
+                gc.collect()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        for n in range(1, 6):
+            elsewhere(go.send(None))
+            assert elsewhere(taken.recv()) == n
+        go.close()
+    assert await mine == "mine"
+
+
+async def take(ch):
+    return await ch.recv()
+
+
+def elsewhere(op):
+    # In a thread: the loop is to have no turn.
+    result = []
+    thread = threading.Thread(target=lambda: result.append(op.wait(20)))
+    thread.start()
+    thread.join()
+    return result[0]
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_a_forked_child_gives_nothing_back_of_what_its_parent_has_lent(python):
+    """Its copy of a channel is nobody's, but the words of the leases are its parent's."""
+    python(FORKED.replace("{path!r}", repr(str(Path(__file__).parent))))

@@ -89,7 +89,18 @@ def test_importing_loads_no_scheduler_and_starts_no_thread():
         print(json.dumps({"modules": sorted(set(sys.modules) - modules), "before": before, "after": tasks()}))
     """
     found = json.loads(subprocess.check_output([sys.executable, "-c", program], text=True))
-    schedulers = {"asyncio", "concurrent", "trio", "anyio", "curio", "gevent", "greenlet", "eventlet", "rloop", "uvloop"}
+    schedulers = {
+        "asyncio",
+        "concurrent",
+        "trio",
+        "anyio",
+        "curio",
+        "gevent",
+        "greenlet",
+        "eventlet",
+        "rloop",
+        "uvloop",
+    }
     assert {name.partition(".")[0] for name in found["modules"]} & schedulers == set()
     assert found["after"] == found["before"]
 

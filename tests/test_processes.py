@@ -36,7 +36,11 @@ UNLIKE_ASYNCIO = {  # what rloop 0.5 does in another way, for asyncio's own task
 
 @pytest.fixture(params=["asyncio", "uvloop", pytest.param("rloop", marks=UNCLOSED)])
 def run(request):
-    if why := worlds.missing(request.param) or request.param == "rloop" and UNLIKE_ASYNCIO.get(request.function.__name__):
+    if (
+        why := worlds.missing(request.param)
+        or request.param == "rloop"
+        and UNLIKE_ASYNCIO.get(request.function.__name__)
+    ):
         pytest.skip(why)
     return functools.partial(worlds.run_in_asyncio, loop_factory=worlds.loop_factory(request.param))
 

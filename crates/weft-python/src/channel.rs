@@ -176,7 +176,13 @@ impl ChannelObject {
     }
 
     /// Puts a value that reached a receiver which is gone back. What comes back can be delivered to nobody.
+    ///
+    /// In a forked child that is nobody's business: receiver and value are copies of the parent's, and so is the channel, but not the words of its
+    /// leases.
     pub fn give_back(&self, value: Value) -> Option<Value> {
+        if self.is_inherited() {
+            return None;
+        }
         let mut one = VecDeque::from([value]);
         self.turn(&mut one);
         let value = one.pop_front()?;
