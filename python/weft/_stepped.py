@@ -59,7 +59,7 @@ class SteppedProcess(_Handle, Process[T]):
     def _no_result(self) -> NoReturn:
         """Raise what `result` raises of a process that has not returned."""
         try:
-            Process.result(self)
+            super(_Handle, self).result()
         finally:
             del self  # as there
         raise AssertionError("it has returned")

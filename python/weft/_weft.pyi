@@ -588,8 +588,8 @@ class Task(TaskMethods, Generic[_T]):
 class _Handle:
     """What of the handle of a process the extension does. Private to the package."""
 
-    @property
-    def _task(self) -> Task[Any]: ...
+    _task: Task[Any]  # read-only
+
     @property
     def done(self) -> bool:
         """See `Process.done`."""
