@@ -331,7 +331,8 @@ PROGRAM = """
 import json, sys
 import roundrobin
 from weft.testing import conformance
-outcomes = [conformance.play(roundrobin.RoundRobin, law, limit=2) for law in conformance.laws() if law.setting == "alone"]
+laws = [law for law in conformance.laws() if law.setting == "alone"]
+outcomes = [conformance.play(roundrobin.RoundRobin, law, limit=float(sys.argv[1])) for law in laws]
 print(json.dumps([[o.law.number, o.law.name, o.reason] for o in outcomes if o.state == "failed"]))
 sys.stdout.flush()
 __import__("os")._exit(0)  # what is frozen stays so
@@ -461,14 +462,15 @@ WIDELY = {
 assert BROKEN.keys() > WIDELY
 
 
-def failures(folder: Path, changes: dict[str, str]) -> list[tuple[str, str, str]]:
+def failures(folder: Path, changes: dict[str, str], limit: float = 2) -> list[tuple[str, str, str]]:
     """The number, check and reason of each law that the guide's scheduler breaks when these lines are changed."""
     source = roundrobin()
     for line, instead in changes.items():
         assert source.count(line) == 1, f"the guide has changed: {line}"
         source = source.replace(line, instead)
     (folder / "roundrobin.py").write_text(source, encoding="utf-8")
-    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=folder, capture_output=True, text=True, timeout=110)
+    command = [sys.executable, "-c", PROGRAM, str(limit)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     return [tuple(failed) for failed in json.loads(done.stdout)]
 
@@ -520,4 +522,5 @@ def test_what_is_broken_is_caught_by_its_law(what, findings):
     ],
 )
 def test_what_the_laws_leave_to_a_scheduler_is_not_held_against_it(changes, tmp_path):
-    assert failures(tmp_path, changes) == []
+    # None waits for what does not come: a limit is for a machine that is busy.
+    assert failures(tmp_path, changes, limit=60) == []
