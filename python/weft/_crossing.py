@@ -231,6 +231,12 @@ def main_module() -> ModuleType:
         content = runpy.run_module(name, run_name=MAIN, alter_sys=True)
     elif file is not None:
         content = runpy.run_path(file, run_name=MAIN)
+        if sys.version_info >= (3, 15):
+            # Its `__spec__` is None, as that of a program is; under another name than `__main__` linecache warns of it when a
+            # traceback is made, unless it knows the lines by then.
+            import linecache
+
+            linecache.getlines(file)
     else:
         raise ImportError("the program has no file that another place could read: it was typed in, or given with -c")
     module.__dict__.update(content)
