@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from weft.testing import conformance
 from weft.testing.conformance import Asyncio, AsyncioInThread, Threads, World
-from worlds import needs
+from worlds import LIMIT, needs
 
 try:
     import trio
@@ -169,13 +169,13 @@ if gevent is not None:
 @pytest.mark.parametrize("law", conformance.laws())
 @pytest.mark.parametrize("tested", WORLDS)
 def test_what_weft_brings_keeps_the_laws(tested, law):
-    law.check(tested)
+    law.check(tested, limit=LIMIT)
 
 
 @pytest.mark.parametrize("law", conformance.laws("L10"))
 @pytest.mark.parametrize("tested", RUNNING)
 def test_what_runs_by_itself_makes_progress(tested, law):
-    law.check(tested)
+    law.check(tested, limit=LIMIT)
 
 
 # --- the kit itself ---------------------------------------------------------------------------------------------------
@@ -522,5 +522,4 @@ def test_what_is_broken_is_caught_by_its_law(what, findings):
     ],
 )
 def test_what_the_laws_leave_to_a_scheduler_is_not_held_against_it(changes, tmp_path):
-    # None waits for what does not come: a limit is for a machine that is busy.
     assert failures(tmp_path, changes, limit=60) == []
