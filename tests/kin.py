@@ -304,16 +304,6 @@ def storm_of_offers(ch, kind, first, count, seed):
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
-def nested():
-    with weft.Group() as group:
-        group.spawn(abs, -1, on="process")
-
-
-def nested_pool():
-    with weft.Pool(1, on="process"):
-        pass
-
-
 def send_away_while_waited(ways):
     ch = weft.Channel(name="waited on")
     with weft.Group() as group:
@@ -594,3 +584,126 @@ def tries(values, answers):
             values.recv_nowait()
         except weft.WouldBlock:
             answers.send(None).wait()
+
+
+# --- processes that start processes -----------------------------------------------------------------------------------
+
+
+def spawns(place, function, *args):
+    """What a function comes to in a place that this one starts, and who started it."""
+    with weft.Group() as group:
+        process = group.spawn(function, *args, on=place)
+        return process.join().wait(), os.getpid()
+
+
+async def spawns_soon(place, function, *args):
+    async with weft.Group() as group:
+        process = group.spawn(function, *args, on=place)
+        return await process.join(), os.getpid()
+
+
+def maps(workers, items):
+    with weft.Pool(workers, on="process") as pool:
+        return list(pool.map(square, items)), pool.workers
+
+
+def runs_workers(items):
+    async def main():
+        async with weft.Group() as group:
+            processes = [group.spawn(square, item, on="pool") for item in items]
+            return [await process.join() for process in processes]
+
+    return weft.run(main, workers=2)
+
+
+def is_told_of_a_death(exitcode, heard):
+    """A channel whose last sender dies, the process, and its group, as they tell of it."""
+    ch, errors = weft.Channel(), []
+    started = weft.Channel(1)
+    try:
+        with weft.Group() as group:
+            process = group.spawn(_dies_when_told, exitcode, ch.sender(), heard.receiver(), started, on="process")
+            pid = started.recv().wait()
+            heard.send("now").wait()
+            for op in (ch.receiver().recv(), process.join()):
+                try:
+                    op.wait()
+                except weft.PeerDied as died:
+                    errors.append(died)
+                except weft.Cancelled:
+                    pass  # the group was told first
+    except* weft.PeerDied as group:
+        errors += group.exceptions
+    return pid, [(error.pid, error.exitcode) for error in errors]
+
+
+def _dies_when_told(exitcode, end, heard, started):
+    started.send(os.getpid()).wait()
+    heard.recv().wait()
+    if exitcode < 0:
+        os.kill(os.getpid(), -exitcode)
+    os._exit(exitcode)
+
+
+def between(place, function, *args):
+    """Nothing but somebody in between."""
+    with weft.Group() as group:
+        group.spawn(function, *args, on=place)
+
+
+def holds_below(place, function, ends, started):
+    """Has one below hold an end of its own, and one that it was given."""
+    own, given = ends
+    started.send(os.getpid()).wait()
+    with weft.Group() as group:
+        holds = _holds_soon if function.endswith("_soon") else _holds
+        group.spawn(holds, function, own, given, started, on=place)
+
+
+def _holds(function, own, given, started):
+    getattr(sys.modules[__name__], function)(started)
+
+
+async def _holds_soon(function, own, given, started):
+    await getattr(sys.modules[__name__], function)(started)
+
+
+def snapshot_of_below(started):
+    with weft.Group() as group:
+        process = group.spawn(waits, started, on="process", name="two below")
+        while not (found := [line for line in str(weft.snapshot()).splitlines() if "'two below'" in line])[1:]:
+            pass
+        process.cancel()
+    return found
+
+
+def leaves_something_to_inherit():
+    os.environ["WEFT_TEST"] = "inherited"
+    sys.path.append("/weft/test")
+    os.chdir("/")
+    return spawns("process", what_it_inherits)[0]
+
+
+def what_it_inherits():
+    return os.getcwd(), os.environ.get("WEFT_TEST"), sys.path[-1]
+
+
+def forks():
+    """What a process that was forked from this one says of starting one."""
+    import warnings
+
+    read, write = os.pipe()
+    warnings.simplefilter("ignore")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with weft.Group() as group:
+                group.spawn(abs, 1, on="process")
+        except BaseException as error:
+            os.write(write, repr(error).encode())
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as said:
+        answer = said.read().decode()
+    os.waitpid(pid, 0)
+    return answer

@@ -630,12 +630,6 @@ def test_a_result_that_cannot_go_fails_the_process(driver, function, kind, said)
     assert type(error) is kind and said in str(error)
 
 
-@pytest.mark.parametrize("function", [kin.nested, kin.nested_pool])
-def test_a_child_starts_no_processes_and_says_so(function):
-    error = failure_of(function, on="process")
-    assert type(error) is ValueError and "only the program's first process starts others" in str(error)
-
-
 def test_a_channel_that_is_waited_on_in_a_child_does_not_leave_it():
     error = failure_of(kin.send_away_while_waited, weft.Channel(1), on="process")
     assert type(error) is TypeError and "'waited on'" in str(error) and "send its end away first" in str(error)

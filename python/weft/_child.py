@@ -11,7 +11,7 @@ import sys
 import threading
 
 from weft import _crossing, _weft
-from weft._worker import work, work_in_loop
+from weft._worker import look_up_to, work, work_in_loop
 
 __all__ = ["main"]
 
@@ -28,6 +28,7 @@ def main(descriptor: int) -> None:
     except OSError:
         os._exit(1)  # the root was gone before it began
     _crossing.be_elsewhere(program)
+    look_up_to(reports)
     watch = Watch()
     try:
         (work_in_loop if with_loop else work)(orders, reports, watch)
@@ -35,6 +36,9 @@ def main(descriptor: int) -> None:
         if not watch.lost:
             raise
         sys.exit(1)  # nobody is left to be told anything
+    workers = sys.modules.get("weft._workers")
+    if workers is not None:  # else it has had none
+        workers.end_in_order()
     _weft._leave_root()
 
 

@@ -1,8 +1,9 @@
 """Processes of the operating system: `on="process"`.
 
-Each is started anew (nothing is forked), with half of a pair of sockets, and runs `_child.main`. This process is the
-root: it keeps the channels, and the other asks for what it does with them (docs/design/choices.md). A thread waits for its
-end here.
+Each is started anew (nothing is forked), with half of a pair of sockets, and runs `_child.main`. The program's first process is
+the root: it keeps the channels, and the others ask it for what they do with them (docs/design/choices.md). It also starts them
+all, in its first interpreter: any other place asks for one as it reports, upwards, and is told over a channel what became of it. A
+thread waits for its end in both.
 
 That a process has died is seen by the link, whose socket closes then, and at once by everybody who waits for an end it held:
 they get `PeerDied`. With which status, the system tells a moment later.
@@ -19,11 +20,13 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from weft import _crossing, _weft
-from weft._errors import PeerDied
-from weft._workers import Worker, WorkProcess, check_function
+from weft import _crossing, _weft, _worker
+from weft._errors import Closed, PeerDied
+from weft._weft import Channel
+from weft._workers import OWN, Worker, WorkProcess, check_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +36,12 @@ if TYPE_CHECKING:
     from weft._weft import Receiver, Sender
     from weft._worker import Order, Report
 
-__all__ = ["ChildProcess", "ProcessWorker", "death_of", "reason_against"]
+    News = tuple[int, int] | int | BaseException  # the link's number and the system's; its status; why it was not started
+    # With a loop? And what it is to have of the place that wants it: `sys.path`, folder, environment.
+    Manner = tuple[bool, list[str], str | None, dict[str, str]]
+    Wish = tuple[Receiver[Order], Sender[Report], Sender[News], Manner]
+
+__all__ = ["ChildProcess", "ProcessWorker", "death_of", "fulfil", "reason_against"]
 
 T = TypeVar("T")
 
@@ -42,8 +50,8 @@ _PROGRAM = (
 )
 
 _lock = threading.Lock()
-_peers: dict[int, ProcessWorker] = {}  # that have not ended
-_ended: dict[int, tuple[int, int]] = {}  # number and status of those that ended last: they may still be asked for
+_peers: dict[int, Life] = {}  # by the link's number: those that this place has started or asked for, and have not ended
+_ended: dict[int, Life] = {}  # that ended last: they may still be asked for
 _KEPT = 10_000
 _inherited = False  # the parent of this forked process had some
 
@@ -66,20 +74,112 @@ def reason_against() -> str | None:
         return f"{sys.implementation.name} cannot link processes"
     if sys.platform not in ("linux", "darwin"):
         return f"processes are linked by Unix sockets, which {sys.platform} does not offer for that"
-    if _weft._is_linked():
-        return "this process was itself started so, and only the program's first process starts others"
-    if _inherited:
+    if _inherited or (_crossing.is_elsewhere() and not _worker.can_ask()):
         return "this process was forked from one that has started some; start it in another way, or before them"
     return None
 
 
+class Life:
+    """A process of the system, as far as it is known here.
+
+    Attributes:
+        pid: its number; None: it was not started yet.
+        status: what it ended with.
+        over: set when that is known.
+    """
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self.status: int | None = None
+        self.over = threading.Event()
+
+    def death(self) -> PeerDied:
+        """What is told of its end."""
+        self.over.wait(1)  # its socket has closed, so it is about to be there
+        return PeerDied(self.pid, self.status)
+
+    def ends(self, peer: int, status: int) -> None:
+        """It has."""
+        self.status = status
+        self.over.set()
+        with _lock:
+            del _peers[peer]
+            _ended[peer] = self
+            if len(_ended) > _KEPT:
+                del _ended[next(iter(_ended))]
+
+
 def death_of(peer: int) -> PeerDied:
-    """The error that tells of a peer's death: one of this process's, or 0, one that only the root knows, or the root."""
+    """The error that tells of a peer's death: one that this place knows, or another one, or 0, which is the root."""
     with _lock:
-        worker, ended = _peers.get(peer), _ended.get(peer)
-    if worker is None:
-        return PeerDied(*(ended or (None, None)))
-    return worker.death()
+        life = _peers.get(peer) or _ended.get(peer)
+    return PeerDied(None, None) if life is None else life.death()
+
+
+def _run(
+    orders: Receiver[Order], reports: Sender[Report], manner: Manner, life: Life, begun: Callable[[int], None]
+) -> None:
+    """Start a process, in the program's first place, and wait for its end. `begun` is called with the link's number."""
+    with_loop, path, folder, environment = manner
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            number = theirs.fileno()
+            process = subprocess.Popen(
+                [sys.executable, *_flags(), "-c", _PROGRAM, json.dumps(path), str(number)],
+                pass_fds=[number],
+                stdin=subprocess.DEVNULL,
+                cwd=folder,
+                env=environment,
+            )
+        life.pid = process.pid
+        setting = (orders, reports, _crossing.main_file(), with_loop)
+        with _lock:  # it may be dead already, and who asks for its death then waits until it is known here
+            peer = _weft._add_peer(ours.detach(), setting)
+            _peers[peer] = life
+    orders.close()
+    reports.close()
+    try:
+        begun(peer)
+    finally:
+        status = process.wait()
+        _weft._disconnect(peer)
+        life.ends(peer, status)
+
+
+def fulfil(wish: Wish) -> None:
+    """Start the process that another place asks for, in a thread, or ask for it in turn. It does not fail: who wants it is told."""
+    orders, reports, fate, _ = wish
+    try:
+        if _crossing.is_elsewhere():
+            with orders, reports, fate:
+                _worker.ask(wish)
+        else:
+            threading.Thread(target=_fulfil, args=wish, name="weft process", daemon=False).start()
+    except Exception as error:
+        _tell(fate, error)
+
+
+def _fulfil(orders: Receiver[Order], reports: Sender[Report], fate: Sender[News], manner: Manner) -> None:
+    life = Life()
+
+    def begun(peer: int) -> None:
+        assert life.pid is not None
+        _tell(fate, (peer, life.pid))
+
+    with orders, reports, fate:
+        try:
+            _run(orders, reports, manner, life, begun)
+        except BaseException as error:
+            _worker.tell_error(lambda error: _tell(fate, error), error)
+        else:
+            assert life.status is not None
+            _tell(fate, life.status)
+
+
+def _tell(fate: Sender[News], news: News) -> None:
+    with suppress(Closed):  # who wanted it is gone
+        fate.send_nowait(news)
 
 
 class ProcessWorker(Worker):
@@ -89,51 +189,46 @@ class ProcessWorker(Worker):
 
     def __init__(self, *, with_loop: bool = False) -> None:
         self._with_loop = with_loop
-        self._process: subprocess.Popen[bytes] | None = None
+        self._life = Life()
         super().__init__()
 
     def _host(self, orders: Receiver[Order], reports: Sender[Report]) -> None:
         """Wait for its end."""
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                number = theirs.fileno()
-                process = subprocess.Popen(
-                    [sys.executable, *_flags(), "-c", _PROGRAM, json.dumps(sys.path), str(number)],
-                    pass_fds=[number],
-                    stdin=subprocess.DEVNULL,
-                )
-            self._process = process
-            setting = (orders, reports, _crossing.main_file(), self._with_loop)
-            with _lock:  # it may be dead already, and who asks for its death then waits until it is known here
-                peer = _weft._add_peer(ours.detach(), setting)
-                _peers[peer] = self
-        orders.close()
-        reports.close()
         try:
-            if process.wait() != 0:
-                self._broken = self.death()
-        finally:
-            _weft._disconnect(peer)
-            with _lock:
-                del _peers[peer]
-                _ended[peer] = process.pid, process.returncode
-                if len(_ended) > _KEPT:
-                    del _ended[next(iter(_ended))]
+            folder = os.getcwd()
+        except OSError:
+            folder = None  # it was removed
+        manner = (self._with_loop, sys.path, folder, dict(os.environ))
+        if _crossing.is_elsewhere():
+            self._have_run(orders, reports, manner)
+        else:
+            _run(orders, reports, manner, self._life, lambda peer: None)
+        if self._life.status != 0:
+            self._broken = self._life.death()
+
+    def _have_run(self, orders: Receiver[Order], reports: Sender[Report], manner: Manner) -> None:
+        """The same, of a process that the program's first place starts."""
+        fate: Channel[News] = Channel.unbounded(name=f"{OWN} process: fate")
+        life, peer = self._life, None
+        with fate.receiver() as told:
+            with orders, reports, fate.sender() as tells:
+                _worker.ask((orders, reports, tells, manner))
+            for news in told:
+                if isinstance(news, tuple):
+                    peer, life.pid = news
+                    with _lock:
+                        _peers[peer] = life
+                elif isinstance(news, BaseException):
+                    raise news
+                elif peer is not None:
+                    life.ends(peer, news)
 
     def _is_idle(self) -> None:
         if not self._with_loop:
             self.end()
 
-    def death(self) -> PeerDied:
-        """What is told of its end."""
-        process = self._process
-        assert process is not None
-        try:
-            status = process.wait(timeout=1)  # its socket has closed, so it is about to be there
-        except subprocess.TimeoutExpired:
-            status = None
-        return PeerDied(process.pid, status)
+    def _died(self, death: PeerDied) -> PeerDied:
+        return self._life.death()
 
     @property
     def about(self) -> str:
@@ -143,7 +238,7 @@ class ProcessWorker(Worker):
     @property
     def pid(self) -> int | None:
         """Its number, once it was started."""
-        return None if self._process is None else self._process.pid
+        return self._life.pid
 
 
 def _flags() -> list[str]:

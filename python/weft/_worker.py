@@ -16,6 +16,7 @@ and one run queue for all its coroutines (`work_in_loop`).
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 from contextlib import nullcontext, suppress
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from weft import _crossing, _weft
 from weft._entry import is_async
-from weft._errors import Closed, RemoteError
+from weft._errors import Closed, PeerDied, RemoteError
 from weft._group import Group
 from weft._thread import ThreadProcess
 
@@ -37,14 +38,62 @@ if TYPE_CHECKING:
 
     Job = tuple[int, str, Any]  # number, name, and (function, arguments), packed
     Order = Job | int
-    Report = tuple[int, int, Any]  # a job's number, what it came to, and the value or the error, packed
+    Report = tuple[int, int, Any]  # a job's number, what it came to, and the value or the error, packed; or a wish
     Setting = tuple[Receiver[Order], Sender[Report], tuple[str | None, str | None], bool]  # with a loop?
 
-__all__ = ["CANCELLED", "ENDED", "FAILED", "Reporter", "main", "tell_error", "work", "work_in_loop"]
+__all__ = [
+    "ASKED",
+    "CANCELLED",
+    "ENDED",
+    "FAILED",
+    "Reporter",
+    "ask",
+    "can_ask",
+    "look_up_to",
+    "main",
+    "tell_error",
+    "work",
+    "work_in_loop",
+]
 
 T = TypeVar("T")
 
-ENDED, FAILED, CANCELLED = range(3)
+ENDED, FAILED, CANCELLED, ASKED = range(4)
+
+_upwards: Sender[Report] | None = None  # to who gives this place its orders; None: the program's first, or a forked one
+
+
+def look_up_to(reports: Sender[Report]) -> None:
+    """This is another place than the program's first, and reports so."""
+    global _upwards
+    _upwards = reports
+
+
+def can_ask() -> bool:
+    """Whether this place can `ask`."""
+    return _upwards is not None
+
+
+def ask(wish: object) -> None:
+    """Ask for what only the program's first place does (a process of the system), by way of who gives this one its orders.
+
+    Raises:
+        RuntimeError: this place is about to end.
+    """
+    try:
+        assert _upwards is not None
+        _upwards.send_nowait((0, ASKED, wish))
+    except Closed:
+        raise RuntimeError("this place of the program is about to end: it starts no process any more") from None
+
+
+def _look_up_to_nobody() -> None:
+    global _upwards
+    _upwards = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_look_up_to_nobody)
 
 
 class JobProcess(ThreadProcess[T]):
@@ -113,6 +162,7 @@ def main(setting: Setting) -> None:
     orders, reports, program, with_loop = setting
     atexit.register(_weft._leave)
     _crossing.be_elsewhere(program)
+    look_up_to(reports)
     over = threading.Lock()
     over.acquire()
     target = work_in_loop if with_loop else work
@@ -129,6 +179,8 @@ def _until_over(
 ) -> None:
     try:
         target(orders, reports)
+    except* (Closed, PeerDied):
+        pass  # the process that this interpreter is in has lost the root, and ends
     finally:
         over.release()
 

@@ -22,7 +22,7 @@ from weft import _crossing, _weft
 from weft._errors import Closed, NoReceivers, PeerDied, RemoteError
 from weft._process import PlacedProcess
 from weft._weft import Channel
-from weft._worker import CANCELLED, ENDED, FAILED, work_in_loop
+from weft._worker import ASKED, CANCELLED, ENDED, FAILED, work_in_loop
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from weft._weft import Receiver, Sender
     from weft._worker import Order, Report
 
-__all__ = ["OWN", "Outcome", "ThreadWorker", "WorkProcess", "Worker", "all_workers", "check_function"]
+__all__ = ["OWN", "Outcome", "ThreadWorker", "WorkProcess", "Worker", "all_workers", "check_function", "end_in_order"]
 
 T = TypeVar("T")
 
@@ -83,6 +83,15 @@ def _end_all() -> None:
         worker.end()
 
 
+def end_in_order() -> None:
+    """This process leaves the root when its workers, which it started with the root's help, have ended."""
+    workers = all_workers()
+    for worker in workers:
+        worker.end()
+    for worker in workers:
+        worker.wait()
+
+
 def _forget_all() -> None:
     """In a forked child: the threads that look after them are in the parent."""
     _all.clear()
@@ -126,16 +135,24 @@ class Worker:
         self._jobs: dict[int, Outcome] = {}
         self._broken: BaseException | None = None
         self._over = False
+        self._threads: list[threading.Thread] = []
         orders = Channel["Order"].unbounded(name=f"{OWN} {self._kind}: orders")
         reports = Channel["Report"].unbounded(name=f"{OWN} {self._kind}: reports")
         if self._kind != "thread":
-            _weft._share(orders)  # or what is ordered before the worker is there would be looked at by its thread
+            # What is ordered before the worker is there would be looked at by its thread, and what is waited on cannot leave.
+            _weft._share(orders)
+            _weft._share(reports)
         self._orders = orders.sender()
         ends = (orders.receiver(), reports.sender())
         _enlist(self)
         try:
-            threading.Thread(target=self._be, args=ends, name=f"weft {self._kind}", daemon=False).start()
-            threading.Thread(target=self._hear, args=(reports.receiver(),), name="weft reports", daemon=False).start()
+            for target, given, name in (
+                (self._be, ends, f"weft {self._kind}"),
+                (self._hear, (reports.receiver(),), "weft reports"),
+            ):
+                thread = threading.Thread(target=target, args=given, name=name, daemon=False)
+                thread.start()
+                self._threads.append(thread)
         except BaseException:
             self.end()
             _delist(self)
@@ -160,6 +177,12 @@ class Worker:
         with reports:
             try:
                 for number, kind, outcome in reports:
+                    if kind == ASKED:
+                        from weft._os_process import fulfil
+
+                        fulfil(outcome)
+                        del outcome
+                        continue
                     with self._lock:
                         process = self._jobs.pop(number)
                     was_work = isinstance(process, PlacedProcess)  # else a question in between
@@ -168,13 +191,19 @@ class Worker:
                     self._finish(process, kind, outcome)
                     del process, outcome
             except PeerDied as death:
-                self._broken = death
+                self._broken = self._died(death)
+            except Closed as end:  # this process has lost the root
+                self._broken = end.__cause__ or end
         _delist(self)
         with self._lock:
             self._over = True
             left, self._jobs = self._jobs, {}
         for process in left.values():
             process._finish(error=self._end_of_job())
+
+    def _died(self, death: PeerDied) -> PeerDied:
+        """The same, as far as it is known here."""
+        return death
 
     def _end_of_job(self) -> BaseException:
         if isinstance(self._broken, PeerDied):
@@ -247,6 +276,11 @@ class Worker:
     def end(self) -> None:
         """No more jobs. It ends when it has done those it has."""
         self._orders.close()
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        for thread in self._threads:
+            thread.join()
 
 
 class ThreadWorker(Worker):

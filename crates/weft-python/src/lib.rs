@@ -232,7 +232,6 @@ pub unsafe extern "C" fn PyInit__weft() -> *mut PyObject {
                 (c"_connect", OneArgument(crossing::remote::connect)),
                 (c"_leave_root", NoArguments(crossing::remote::leave_root)),
                 (c"_share", OneArgument(crossing::share::share_channel)),
-                (c"_is_linked", NoArguments(crossing::remote::is_linked)),
                 (c"_check_crossing", OneArgument(crossing::encode::check)),
                 (c"_spin", OneArgument(thread::set_spin)),
                 (c"_listen", NoArguments(crossing::place::listen)),

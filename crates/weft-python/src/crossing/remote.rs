@@ -85,7 +85,7 @@ impl Host<Value> for Root {
         if let Some(reason) = cause.downcast_ref::<SharedReason>() {
             return reason.bytes();
         }
-        // Only its number: who is told here learns the rest, another process that some process is gone.
+        // Only its number: who knows the process by it learns the rest, anybody else that some process is gone.
         let mut writer = Writer::new();
         writer.tuple(1);
         writer.integer(cause.downcast_ref::<Death>().map_or(0, |death| death.0 as i64));
@@ -321,10 +321,14 @@ pub fn cause(state: &State, error: &Owned) -> Py<RemoteCause> {
 pub fn error_of(state: &State, cause: &RemoteCause) -> Py<Owned> {
     let mut payload = Payload { bytes: cause.as_bytes().to_vec().into(), attachments: Vec::new() };
     let found = decode::decode(state, &mut payload)?;
-    // SAFETY: a live object.
+    // SAFETY: a live object; an item of a tuple, as just checked.
     unsafe {
-        match c::PyExceptionInstance_Check(found.as_ptr()) != 0 {
-            true => Ok(found),
+        if c::PyExceptionInstance_Check(found.as_ptr()) != 0 {
+            return Ok(found);
+        }
+        // Of a death: see `cause_bytes`.
+        match c::PyTuple_Check(found.as_ptr()) != 0 && c::PyTuple_GET_SIZE(found.as_ptr()) == 1 {
+            true => death(ffi::long(c::PyTuple_GET_ITEM(found.as_ptr(), 0))? as u64),
             false => death(0),
         }
     }
@@ -418,9 +422,4 @@ pub unsafe extern "C" fn leave_root(_: *mut PyObject, _: *mut PyObject) -> *mut 
         }
         Ok(ffi::none())
     })
-}
-
-/// `_is_linked()`: whether this process is not the root, nor was it forked from that.
-pub unsafe extern "C" fn is_linked(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    ffi::edge_object(|| Ok(ffi::boolean(LINK.get().is_some())))
 }
