@@ -146,6 +146,82 @@ def registered(channels, count):
     return events
 
 
+def registered_until_over(channels):
+    """All events, the errors of channels that ended among them."""
+    events = []
+    watching = weft.selecting(**channels)
+    while len(watching) or not events:
+        try:
+            events.append(tuple((yield anext(watching))))
+        except StopAsyncIteration:
+            break
+        except Exception as error:
+            events.append((type(error).__name__, getattr(error, "case", None)))
+    return events
+
+
+def registered_beside_its_own(ch, count, started):
+    """The same with a channel that is made there; what is left in that."""
+    near = weft.Channel(3, name="near")
+    watching = weft.selecting(near=near)
+    near.send_nowait("first")
+    events = [tuple((yield anext(watching)))]
+    watching.add("far", ch)
+    near.send_nowait("second")
+    near.send_nowait("third")
+    started.send_nowait("started")
+    for _ in range(count - 1):
+        events.append(tuple((yield anext(watching))))
+    assert len(watching) == 2 and repr(watching) == "<weft.Selecting over 2 channels>"
+    return events, near.statistics().buffered
+
+
+def registering_while_it_waits(channels, turns):
+    """What waits is added to, and taken from."""
+    watching = weft.selecting(own=weft.Channel())
+    got, told = [], weft.Event()
+
+    def change():
+        for turn in turns:
+            how, case = turn
+            if how == "add":
+                watching.add(case, channels[case])
+            else:
+                watching.discard(case)
+        told.set()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        while True:
+            got.append(tuple((yield anext(watching))))
+    except StopAsyncIteration:
+        pass
+    yield told.wait()
+    return got
+
+
+def storm_of_selecting(channels, count, seed):
+    """Rounds with little patience, until the channels are closed. What it took."""
+    patience = random.Random(seed)
+    taken = []
+    watching = weft.selecting(**channels)
+    while len(watching):
+        try:
+            if patience.random() < 0.3:
+                taken.append((yield anext(watching)).value)
+            else:
+                taken.append(anext(watching).wait(patience.random() / 1000).value)
+        except TimeoutError:
+            case = patience.choice(list(channels))
+            if not channels[case].closed:
+                watching.discard(case)
+                watching.add(case, channels[case])
+        except StopAsyncIteration:
+            break
+    return taken
+
+
 def closing(ch, error):
     ch.close(error)
     return

@@ -187,6 +187,51 @@ def test_l6_random_is_no_order_there_either(there):
     assert 40 < sum(case for case, _ in chosen) < 160  # fails by chance once in 10**17 runs
 
 
+def test_l6_selecting_serves_nobody_twice_while_another_waits(here, there):
+    for reader, writer in ((here, there), (there, here)):
+        channels = {name: weft.Channel(10) for name in "abc"}
+        for name, ch in channels.items():
+            writer.start(abroad.sending, ch, *[f"{name}{n}" for n in range(10)]).join()
+        events = reader.start(abroad.registered, channels, 30).join()
+        for start in range(0, 30, 3):
+            assert len({case for case, _ in events[start : start + 3]}) == 3
+        for name in "abc":
+            assert [value for case, value in events if case == name] == [f"{name}{n}" for n in range(10)]
+
+
+def test_l6_selecting_waits_for_values_from_the_other_place(sides):
+    writer, reader = sides
+    channels = {name: weft.Channel() for name in "ab"}
+    party = reader.start(abroad.registered, channels, 6)
+    until(lambda: all(parked(ch)[1] for ch in channels.values()))
+    for n in range(3):
+        for name in "ba":
+            writer.start(abroad.sending, channels[name], n).join()
+    assert sorted(party.join()) == [(name, n) for name in "ab" for n in range(3)]
+
+
+def test_l6_what_selecting_did_not_serve_there_is_still_in_its_channel(there):
+    """Values are taken only when they are asked for."""
+    channels = {name: weft.Channel(3) for name in "ab"}
+    for name, ch in channels.items():
+        ch.send_many([f"{name}0", f"{name}1"]).wait()
+    events = there.start(abroad.registered, channels, 2).join()
+    assert sorted(events) == [("a", "a0"), ("b", "b0")]
+    assert [drained(ch) for ch in channels.values()] == [["a1"], ["b1"]]
+
+
+def test_l7_a_channel_that_ends_leaves_selecting_there(there):
+    one, two, spoilt, quiet = (weft.Channel(2) for _ in range(4))
+    one.send_nowait(1)
+    one.close(ValueError("why"))
+    two.send_nowait(2)
+    two.close()
+    spoilt.poison()
+    quiet.close()
+    events = there.start(abroad.registered_until_over, {"one": one, "two": two, "spoilt": spoilt, "quiet": quiet}).join()
+    assert sorted(events) == [("Poisoned", "spoilt"), ("ValueError", None), ("one", 1), ("two", 2)]
+
+
 def two_that_are_ready(count):
     a, b = weft.Channel(count), weft.Channel(count)
     for n in range(count):

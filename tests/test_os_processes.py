@@ -580,6 +580,65 @@ def test_a_storm_of_sends_beside_something_of_the_childs_own_loses_nothing(pool,
     assert ch.statistics().sent == len(given)
 
 
+# --- a standing select there -----------------------------------------------------------------------------------------
+
+
+def test_selecting_there_over_a_channel_of_its_own_too(there):
+    ch, started = weft.Channel(3), weft.Channel(1)
+    party = there.start(abroad.registered_beside_its_own, ch, 4, started)
+    started.recv().wait(LIMIT)
+    ch.send("from here").wait(LIMIT)
+    events, left = party.join()
+    assert events[0] == ("near", "first") and left == 0
+    assert sorted(events[1:]) == [("far", "from here"), ("near", "second"), ("near", "third")]
+
+
+def test_selecting_there_is_added_to_and_taken_from_while_it_waits(there):
+    channels = {name: weft.Channel() for name in "ab"}
+    turns = weft.Channel()
+    party = there.start(abroad.registering_while_it_waits, channels, turns)
+    turns.send(("add", "a")).wait(LIMIT)
+    channels["a"].send(1).wait(LIMIT)
+    turns.send(("add", "b")).wait(LIMIT)
+    channels["b"].send(2).wait(LIMIT)
+    turns.send(("discard", "a")).wait(LIMIT)
+    until_parked(channels["a"])
+    turns.send(("discard", "own")).wait(LIMIT)
+    until_parked(channels["b"], receivers=1)
+    turns.send(("discard", "b")).wait(LIMIT)
+    turns.close()
+    assert party.join() == [("a", 1), ("b", 2)]
+    assert parked(channels["a"]) == parked(channels["b"]) == (0, 0)
+
+
+def test_selecting_there_that_is_cancelled_has_taken_nothing(there):
+    channels = {name: weft.Channel() for name in "ab"}
+    party = there.start(abroad.registered, channels, 1)
+    until(lambda: all(parked(ch)[1] for ch in channels.values()))
+    party.cancel()
+    assert isinstance(party.failure(), weft.Cancelled)
+    assert all(parked(ch) == (0, 0) and ch.statistics().received == 0 for ch in channels.values())
+
+
+def test_a_storm_of_selectings_there_loses_nothing(pool):
+    channels = {name: weft.Channel(capacity) for name, capacity in (("a", 0), ("b", 3), ("c", 500))}
+    parties = [
+        pool.spawn(abroad.in_thread, abroad.storm_of_selecting, channels, 300, seed, worker=seed % 2) for seed in range(3)
+    ]
+    given = []
+    dice = random.Random(7)
+    for number in range(300):
+        with contextlib.suppress(TimeoutError):
+            dice.choice(list(channels.values())).send(number).wait(dice.random() / 200)
+            given.append(number)
+    for ch in channels.values():
+        ch.close()
+    taken = [value for party in parties for value in party.join().wait(LIMIT)[1]]
+    left = [value for ch in channels.values() for value in drained(ch)]
+    assert sorted(taken + left) == given
+    assert all(parked(ch) == (0, 0) for ch in channels.values())
+
+
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -633,16 +692,6 @@ def test_a_result_that_cannot_go_fails_the_process(driver, function, kind, said)
 def test_a_channel_that_is_waited_on_in_a_child_does_not_leave_it():
     error = failure_of(kin.send_away_while_waited, weft.Channel(1), on="process")
     assert type(error) is TypeError and "'waited on'" in str(error) and "send its end away first" in str(error)
-
-
-def test_selecting_there_says_what_to_do_instead(there):
-    channels = {name: weft.Channel(2) for name in "ab"}
-    channels["a"].send_nowait(1)
-    error = there.start(abroad.registered, channels, 1).failure()
-    assert (
-        type(error) is RuntimeError and "case a: selecting()" in str(error) and "use select() in a loop" in str(error)
-    )
-    assert len(channels["a"]) == 1 and parked(channels["a"]) == (0, 0)
 
 
 @pytest.mark.slow
@@ -1147,12 +1196,12 @@ def test_what_a_child_received_and_nobody_there_took_up_comes_back_in_order(many
     assert ch.statistics().received == 3
 
 
-def test_a_selecting_whose_channel_was_sent_away_says_so():
+def test_a_selecting_whose_channel_was_sent_away_goes_on():
     out = weft.Channel(1)
     with weft.Group() as group:
         process = group.spawn(kin.moves_a_channel_of_a_selecting, out, on="process")
-        out.recv().wait(LIMIT)
-    assert "selecting() cannot watch" in process.result()
+        out.recv().wait(LIMIT).send("late").wait(LIMIT)
+        assert process.join().wait(LIMIT) == [(0, "early"), (0, "late")]
 
 
 def test_two_threads_that_send_one_channel_away_move_it_once():

@@ -238,32 +238,6 @@ def test_l5_a_case_that_lost_leaves_its_peer_there_parked(there):
     tx.join()
 
 
-# --- L6 Fairness ----------------------------------------------------------------------------------------------------
-
-
-def test_l6_selecting_serves_nobody_twice_while_another_waits(here, there):
-    for reader, writer in ((here, there), (there, here)):
-        channels = {name: weft.Channel(10) for name in "abc"}
-        for name, ch in channels.items():
-            writer.start(abroad.sending, ch, *[f"{name}{n}" for n in range(10)]).join()
-        events = reader.start(abroad.registered, channels, 30).join()
-        for start in range(0, 30, 3):
-            assert len({case for case, _ in events[start : start + 3]}) == 3
-        for name in "abc":
-            assert [value for case, value in events if case == name] == [f"{name}{n}" for n in range(10)]
-
-
-def test_l6_selecting_waits_for_values_from_the_other_place(sides):
-    writer, reader = sides
-    channels = {name: weft.Channel() for name in "ab"}
-    party = reader.start(abroad.registered, channels, 6)
-    until(lambda: all(parked(ch)[1] for ch in channels.values()))
-    for n in range(3):
-        for name in "ba":
-            writer.start(abroad.sending, channels[name], n).join()
-    assert sorted(party.join()) == [(name, n) for name in "ab" for n in range(3)]
-
-
 # --- L7 Close, L8 Poison --------------------------------------------------------------------------------------------
 
 

@@ -694,7 +694,7 @@ impl OpObject {
             self.check_place()?;
         }
         if self.kind == Kind::NextEvent {
-            return Ok(self.selecting().park(self));
+            return self.selecting().park(self);
         }
         let remote = shares && self.is_remote();
         if remote {
@@ -1019,6 +1019,12 @@ impl OpObject {
 
     /// The result of one look at channels that another process keeps; for what is not to wait.
     pub fn perform_in_root(&self) -> Py<Option<Owned>> {
+        if self.kind == Kind::NextEvent {
+            return match self.selecting().try_in_root(self).inspect_err(|_| self.give_up())? {
+                true => self.result().map(Some),
+                false => Ok(None),
+            };
+        }
         if !self.is_remote() {
             return Ok(None);
         }

@@ -1,4 +1,8 @@
 //! `selecting`: weft-core's standing select as a Python iterator. Each round is an operation of kind `NextEvent`.
+//!
+//! Over channels that another process keeps a round is one select, asked of the root (`selecting/far.rs`).
+
+mod far;
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -8,8 +12,8 @@ use std::task::Waker;
 use weft_core::chan::{End, Wakes};
 use weft_core::selecting::{Key, Next, Selecting};
 
+use self::far::Far;
 use crate::channel::Via;
-use crate::crossing::remote;
 use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::op::{self, Asleep, Kind, OpObject};
@@ -27,7 +31,9 @@ pub struct SelectingObject {
 
 struct Inner {
     core: Selecting<Value>,
-    /// By the core's place: the case, the channel or receiver it was registered with, and the registration's key.
+    /// What takes the core's place when one of the channels is kept by another process.
+    far: Option<Far>,
+    /// By the place in the core: the case, the channel or receiver it was registered with, and the registration's key.
     cases: Vec<Option<(Owned, Owned, Key)>>,
     /// From case to key, as a number: somebody else may be at the place by the time a key that was read here is used.
     keys: Owned,
@@ -48,16 +54,9 @@ enum Event {
     Value(u32, Value),
     /// The case, its channel, and how that ended.
     Left(Owned, Owned, End),
+    /// It cannot go on, for this exception.
+    Failed(Owned),
     Over,
-}
-
-/// The error for a channel that the root keeps.
-fn of_the_root(case: *mut PyObject, via: Via<'_>) -> Raised {
-    ffi::runtime_error(&format!(
-        "case {}: selecting() cannot watch {}, which another process keeps: use select() in a loop",
-        ffi::text(case),
-        via.channel.description()
-    ))
 }
 
 impl SelectingObject {
@@ -129,6 +128,9 @@ impl SelectingObject {
             return false;
         }
         let mut inner = self.inner();
+        if inner.far.is_some() {
+            return true;
+        }
         if inner.shares.0 != shared {
             // SAFETY: channels and receivers, which the registrations hold.
             let shares = |source: &Owned| unsafe { Via::of(source.as_ptr()) }.channel.is_sharing();
@@ -154,16 +156,6 @@ impl SelectingObject {
             return Err(ffi::runtime_error(
                 "this selecting() is waited for by somebody else: one consumer at a time; give each its own",
             ));
-        }
-        // In the root, and where nothing was shared, there are none.
-        if remote::link().is_some() && op.state().place.shared() > 0 {
-            // SAFETY: channels and receivers, which the registrations hold.
-            let via = |source: &Owned| unsafe { Via::of(source.as_ptr()) };
-            let moved = inner.cases.iter().flatten().find(|(_, source, _)| via(source).channel.remote().is_some());
-            if let Some((case, source, _)) = moved.cloned() {
-                drop(inner);
-                return Err(of_the_root(case.as_ptr(), via(&source)));
-            }
         }
         inner.waiting = mine;
         Ok(())
@@ -196,6 +188,9 @@ impl SelectingObject {
     pub fn try_next(&self, op: &OpObject) -> Py<bool> {
         self.check_fork()?;
         self.occupy(op)?;
+        if self.gather(op)? {
+            return Ok(self.has_event());
+        }
         loop {
             // While it looks, the registration waits for an instant, and may be met in it: this is the waker's reference.
             op.add_reference();
@@ -209,17 +204,25 @@ impl SelectingObject {
     }
 
     /// Waits. `true`: decided after all.
-    pub fn park(&self, op: &OpObject) -> bool {
+    pub fn park(&self, op: &OpObject) -> Py<bool> {
+        if self.gather(op)? {
+            return self.park_far(op);
+        }
+        self.stand(op);
+        let decided = self.look(op);
+        if decided {
+            self.release(op, false);
+        }
+        Ok(decided)
+    }
+
+    /// The operation begins to wait.
+    fn stand(&self, op: &OpObject) {
         // The waker's reference; in a loop a second one, with the home.
         match op.asleep() {
             Asleep::Loop(home) => home.stand(op),
             _ => op.add_reference(),
         }
-        let decided = self.look(op);
-        if decided {
-            self.release(op, false);
-        }
-        decided
     }
 
     /// Gives back what was counted when the operation began to wait; `claimed`: the waker took its reference with it.
@@ -239,7 +242,15 @@ impl SelectingObject {
             return true;
         }
         self.release(op, true);
-        self.park(op)
+        self.settle_round();
+        match self.park(op) {
+            Ok(decided) => decided,
+            Err(Raised) => {
+                let error = ffi::take_error();
+                self.inner().event = error.map(Event::Failed);
+                self.has_event()
+            }
+        }
     }
 
     /// The operation waits no more. `false`: it was decided.
@@ -247,6 +258,14 @@ impl SelectingObject {
         loop {
             if self.inner().event.is_some() {
                 return false;
+            }
+            if let Some(claimed) = self.withdraw_round() {
+                self.release(op, claimed);
+                if self.has_event() {
+                    return false;
+                }
+                self.vacate(op);
+                return true;
             }
             if self.inner().core.withdraw() {
                 self.release(op, false);
@@ -262,7 +281,8 @@ impl SelectingObject {
 
     pub fn is_met(&self) -> bool {
         let inner = self.inner();
-        inner.event.is_some() || inner.core.is_met()
+        let round = inner.far.as_ref().and_then(Far::round);
+        inner.event.is_some() || round.map_or_else(|| inner.core.is_met(), |round| round.is_met())
     }
 
     /// For a decided operation that nobody takes up: the value, if it got one. What else happened is kept for the next round.
@@ -275,6 +295,7 @@ impl SelectingObject {
             // SAFETY: the operation is alive while it is abandoned.
             self.release(unsafe { &*waiting }, true);
         }
+        self.settle_round();
         let mut inner = self.inner();
         let event = match inner.event.take() {
             Some(event) => Some(event),
@@ -339,6 +360,8 @@ impl SelectingObject {
                 errors::add_case(&kinds, case.as_ptr());
                 Err(raised)
             }
+            // SAFETY: an exception.
+            Some(Event::Failed(error)) => Err(unsafe { ffi::raise_object(error.as_ptr()) }),
             Some(Event::Over) | None => {
                 // SAFETY: an exception type.
                 unsafe { c::PyErr_SetNone(c::PyExc_StopAsyncIteration) };
@@ -363,15 +386,17 @@ impl SelectingObject {
             if via.end_is_closed() {
                 return Err(errors::end_closed(via, None));
             }
-            if via.channel.remote().is_some() {
-                return Err(of_the_root(case, via));
-            }
             let keys = self.inner().keys.clone();
             if ffi::check(c::PyDict_Contains(keys.as_ptr(), case))? == 1 {
                 return Err(ffi::value_error(&format!("there is a case {} already", ffi::text(case))));
             }
+            let is_far = via.channel.remote().is_some();
             let (key, wakes) = {
                 let mut inner = self.inner();
+                if is_far || inner.far.is_some() {
+                    drop(inner);
+                    return self.add_far(&keys, case, source);
+                }
                 let (place, wakes) = inner.core.add(std::sync::Arc::clone(&via.channel.chan));
                 let Some(key) = inner.core.key(place) else {
                     unreachable!("it was just registered");
@@ -384,8 +409,7 @@ impl SelectingObject {
                 (key, wakes)
             };
             // Known by its name before the consumer is woken, who may find that it leaves again.
-            let named = Owned::from_new(c::PyLong_FromUnsignedLongLong(key.to_bits()))
-                .and_then(|number| ffi::check(c::PyDict_SetItem(keys.as_ptr(), case, number.as_ptr())));
+            let named = name(&keys, case, key);
             wake::all(wakes);
             if let Err(raised) = named {
                 let _aside = ffi::Aside::new();
@@ -421,6 +445,9 @@ impl SelectingObject {
 
     /// Takes a registration out, unless it has left; a value that it was handed goes back.
     fn discard_key(&self, key: Key) {
+        if self.discard_far(key) {
+            return;
+        }
         let (discarded, entry, event, wakes) = {
             let mut inner = self.inner();
             let Some(discarded) = inner.core.discard_key(key) else {
@@ -448,6 +475,15 @@ impl SelectingObject {
             let lost = channel.give_back(value);
             channel.undelivered(lost);
         }
+    }
+}
+
+/// A case is known by its registration's key.
+fn name(keys: &Owned, case: *mut PyObject, key: Key) -> Py<()> {
+    // SAFETY: live objects.
+    unsafe {
+        let number = Owned::from_new(c::PyLong_FromUnsignedLongLong(key.to_bits()))?;
+        ffi::check(c::PyDict_SetItem(keys.as_ptr(), case, number.as_ptr())).map(drop)
     }
 }
 
@@ -489,6 +525,7 @@ pub unsafe extern "C" fn selecting(
             let object = ffi::allocate(state.class(Ref::Selecting))?;
             (&raw mut (*object.as_ptr().cast::<SelectingObject>()).inner).write(Mutex::new(Inner {
                 core: Selecting::new(),
+                far: None,
                 cases: Vec::new(),
                 keys,
                 waiting: ptr::null_mut(),
@@ -556,13 +593,13 @@ unsafe extern "C" fn next(slf: *mut PyObject) -> *mut PyObject {
 
 unsafe extern "C" fn length(slf: *mut PyObject) -> isize {
     // SAFETY: see `add`.
-    unsafe { SelectingObject::of(slf) }.inner().core.len() as isize
+    unsafe { SelectingObject::of(slf) }.inner().len() as isize
 }
 
 unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `add`.
-        let cases = unsafe { SelectingObject::of(slf) }.inner().core.len();
+        let cases = unsafe { SelectingObject::of(slf) }.inner().len();
         ffi::string(&format!("<weft.Selecting over {cases} channel{}>", if cases == 1 { "" } else { "s" }))
     })
 }
@@ -579,8 +616,10 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
             match &inner.event {
                 Some(Event::Value(_, value)) => objects.extend(value.as_object()),
                 Some(Event::Left(case, source, _)) => objects.extend([case.as_ptr(), source.as_ptr()]),
+                Some(Event::Failed(error)) => objects.push(error.as_ptr()),
                 _ => {}
             }
+            objects.extend(inner.far.iter().flat_map(Far::visit));
             objects.extend(inner.returned.as_ref().map(Owned::as_ptr));
         }
         for object in objects {
@@ -599,7 +638,7 @@ unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
         let this = unsafe { SelectingObject::of(slf) };
         let count = this.inner().cases.len() as u32;
         for place in 0..count {
-            let key = this.inner().core.key(place);
+            let key = this.inner().cases[place as usize].as_ref().map(|(.., key)| *key);
             if let Some(key) = key {
                 this.discard_key(key);
             }
