@@ -234,6 +234,35 @@ def poisoning(ch, error):
     yield
 
 
+def leaving(end, turns):
+    yield turns.recv()
+    end.close()
+
+
+def hearing(ways, count):
+    """A channel of its own goes away; what is dropped of it elsewhere."""
+    lost, all_told = [], weft.Event()
+
+    def hear(value):
+        lost.append(value)
+        if len(lost) == count:
+            all_told.set()
+
+    ch = weft.Channel(3, overflow="drop_oldest", on_undelivered=hear)
+    yield ways.send(ch)
+    yield all_told.wait()
+    assert ch.statistics().dropped == count
+    return lost
+
+
+def dropping(ways):
+    """What `hearing` is told of."""
+    ch = yield ways.recv()
+    for number in range(5):
+        yield ch.send([number])
+    ch.poison()
+
+
 def closing_with_raised(ch, text):
     try:
         _somewhere_deep(text)

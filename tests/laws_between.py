@@ -286,6 +286,40 @@ def told_of_poison(one, two, script, arg):
     return error
 
 
+def test_l8_what_is_dropped_there_is_handed_over_where_the_channel_was_made(there):
+    for how in ("poison", "leave"):
+        lost = []
+        ch = weft.Channel(3, on_undelivered=lost.append)
+        ch.send_many([["a"], "b", 3]).wait()
+        if how == "poison":
+            there.start(abroad.poisoning, ch, None).join()
+        else:
+            turns = weft.Channel()
+            with ch.receiver() as end:
+                party = there.start(abroad.leaving, end, turns)
+            assert lost == [], "the last one is still there"
+            turns.send("go").wait(LIMIT)
+            party.join()
+        until(lambda lost=lost: len(lost) == 3, "it is told")
+        assert lost == [["a"], "b", 3] and ch.statistics().dropped == 3
+
+
+def test_l8_what_an_overflow_policy_drops_there_is_handed_over_here(there):
+    lost = []
+    ch = weft.Channel(2, overflow="drop_oldest", on_undelivered=lost.append)
+    there.start(abroad.sending, ch, *range(5)).join()
+    until(lambda: len(lost) == 3, "it is told")
+    assert lost == [0, 1, 2] and drained(ch) == [3, 4]
+
+
+def test_l8_a_channel_made_there_is_told_of_what_others_drop(sides):
+    maker, other = sides
+    ways = weft.Channel()
+    hearing = maker.start(abroad.hearing, ways, 5)
+    other.start(abroad.dropping, ways).join()
+    assert hearing.join() == [[n] for n in range(5)]
+
+
 # --- L12 Structure --------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ use crate::end::{About, ChannelId, End, Place, Side};
 use crate::frame::{self, Broken, Ends, Frame, NoValues, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
 use crate::memory::Wire;
-use crate::operation::{Answer, Completion, Gone, Operation, RemoteCause, SubmitError};
+use crate::operation::{Answer, Completion, Gone, Hearer, Operation, RemoteCause, SubmitError};
 use crate::os::{Board, Socket, Watch};
 use crate::outbox::Outbox;
 use crate::reading::{self, Lead, Leader, Reading};
@@ -52,6 +52,7 @@ struct Book {
     operations: FxHashMap<u64, Pending>,
     calls: FxHashMap<u64, SyncSender<Said>>,
     aheads: FxHashMap<ChannelId, Weak<Ahead>>,
+    hearers: FxHashMap<ChannelId, Hearer>,
     /// Who waits for the end of the link: told by being dropped.
     leaving: Vec<SyncSender<()>>,
 }
@@ -138,6 +139,20 @@ impl Client {
         let channel = self.inner.last_channel.fetch_add(2, Ordering::Relaxed);
         self.inner.send(Request::Create { channel, about: about.clone() });
         End::new(Side::Both, Arc::new(about), channel, self.inner.clone(), true)
+    }
+
+    /// Has what is dropped of a channel that was created here (by poison, an overflow policy, or because its last receiver left, whosever doing that is)
+    /// handed to `hearer`, until [`unhear`](Self::unhear).
+    pub fn hear(&self, channel: ChannelId, hearer: Hearer) {
+        self.inner.book().hearers.insert(channel, hearer);
+        self.inner.tell(Request::Hear { channel });
+    }
+
+    /// Nobody is there any more who would hear.
+    pub fn unhear(&self, channel: ChannelId) {
+        let hearer = self.inner.book().hearers.remove(&channel);
+        // Without the lock.
+        drop(hearer);
     }
 
     /// Puts values into the buffer of a channel that was just created here, without asking for room: what was in the local channel
@@ -367,6 +382,13 @@ impl Inner {
                 Reply::Lent { channel, lease, values } => {
                     if let (Some(board), Some(ahead)) = (&*board, self.known_ahead(channel)) {
                         ahead.lend(board, lease, values);
+                    }
+                }
+                Reply::Undelivered { channel, value } => {
+                    let hearer = self.book().hearers.get(&channel).cloned();
+                    // Else the one who would hear is gone.
+                    if let Some(hearer) = hearer {
+                        hearer(value);
                     }
                 }
                 Reply::Notices(notices) => notices.into_iter().try_for_each(|notice| self.blocks.hear(notice))?,

@@ -190,6 +190,10 @@ pub(crate) enum Request {
     Taken {
         channel: ChannelId,
     },
+    /// Of a channel that was made here: what is dropped of it is to be handed over.
+    Hear {
+        channel: ChannelId,
+    },
     Leave,
     Notices(Vec<Notice>),
 }
@@ -234,6 +238,11 @@ pub(crate) enum Reply {
         channel: ChannelId,
         lease: Lease,
         values: Vec<Wire>,
+    },
+    /// Dropped, of a channel that was made there.
+    Undelivered {
+        channel: ChannelId,
+        value: Wire,
     },
     Notices(Vec<Notice>),
 }
@@ -351,6 +360,10 @@ impl Request {
                 writer.u8(11);
                 writer.u64(channel);
             }
+            Self::Hear { channel } => {
+                writer.u8(12);
+                writer.u64(channel);
+            }
             Self::Notices(said) => return notices(&said),
         }
         writer.finish()
@@ -404,6 +417,7 @@ impl Request {
             9 => Self::GiveBack { channel: reader.u64()?, values: reader.wires()? },
             10 => Self::Put { channel: reader.u64()?, value: reader.wire()? },
             11 => Self::Taken { channel: reader.u64()? },
+            12 => Self::Hear { channel: reader.u64()? },
             NOTICES => Self::Notices(reader.notices()?),
             _ => return Err(Broken("an unknown request")),
         };
@@ -491,6 +505,11 @@ impl Reply {
                 writer.lease(lease);
                 writer.wires(values);
             }
+            Self::Undelivered { channel, value } => {
+                writer.u8(9);
+                writer.u64(channel);
+                writer.wire(value);
+            }
             Self::Notices(said) => return notices(&said),
         }
         writer.finish()
@@ -550,6 +569,7 @@ impl Reply {
             },
             6 => Self::Room { channel: reader.u64()?, lease: reader.lease()? },
             7 => Self::Lent { channel: reader.u64()?, lease: reader.lease()?, values: reader.wires()? },
+            9 => Self::Undelivered { channel: reader.u64()?, value: reader.wire()? },
             NOTICES => Self::Notices(reader.notices()?),
             _ => return Err(Broken("an unknown reply")),
         };

@@ -14,7 +14,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use rustc_hash::FxHashMap;
@@ -39,7 +39,7 @@ pub trait Host<V>: Send + Sync + 'static {
     /// passed on as it is.
     fn cause_bytes(&self, cause: &Cause) -> Vec<u8>;
     /// Values of a shared channel that were dropped by its overflow policy, by poison, or because the last receiver left, when that was
-    /// another process's doing.
+    /// another process's doing. If the channel was made in another process, [`Hub::undelivered`] hands them on.
     fn undelivered(&self, chan: &Arc<Chan<V>>, values: Vec<V>);
     /// The cause with which the ends of a peer are closed that did not leave in order.
     fn cause_of_death(&self, peer: PeerId, departure: &Departure) -> Option<Cause>;
@@ -70,6 +70,7 @@ pub struct Hub<V: Parcel> {
 struct Inner<V: Parcel> {
     host: Arc<dyn Host<V>>,
     peers: Mutex<FxHashMap<PeerId, Arc<Peer<V>>>>,
+    makers: Arc<Makers<V>>,
     last: AtomicU64,
     /// The peer that was read last.
     latest: Arc<AtomicU64>,
@@ -79,7 +80,13 @@ impl<V: Parcel> Hub<V> {
     /// A hub without peers. It starts no thread until there is one.
     pub fn new(host: Arc<dyn Host<V>>) -> Self {
         Self {
-            inner: Arc::new(Inner { host, peers: Mutex::default(), last: AtomicU64::new(0), latest: Arc::default() }),
+            inner: Arc::new(Inner {
+                host,
+                peers: Mutex::default(),
+                makers: Arc::default(),
+                last: AtomicU64::new(0),
+                latest: Arc::default(),
+            }),
         }
     }
 
@@ -94,8 +101,8 @@ impl<V: Parcel> Hub<V> {
         let outbox = Outbox::new(socket);
         let reading = Reading::new(outbox.socket(), Heard::default())?;
         let (blocks, host) = (Blocks::new(outbox.clone()), self.inner.host.clone());
-        let latest = self.inner.latest.clone();
-        let peer = Arc::new(Peer { id, outbox, reading, latest, blocks, host, book: Mutex::default() });
+        let (latest, makers) = (self.inner.latest.clone(), self.inner.makers.clone());
+        let peer = Arc::new(Peer { id, outbox, reading, latest, blocks, host, makers, book: Mutex::default() });
         lock(&self.inner.peers).insert(id, peer.clone());
         let (reader, inner) = (peer.clone(), Arc::downgrade(&self.inner));
         let spawned = thread::Builder::new().name(format!("weft-link-{}", id.0)).spawn(move || {
@@ -129,6 +136,20 @@ impl<V: Parcel> Hub<V> {
         peer.inspect(|peer| peer.outbox.kill()).is_some()
     }
 
+    /// Hands values that were dropped to the process that made the channel, if that is another one that has asked for them and still has an end
+    /// of it. Else they are dropped here.
+    pub fn undelivered(&self, chan: &Arc<Chan<V>>, values: impl IntoIterator<Item = V>) {
+        let maker = lock(&self.inner.makers.0).get(&address(chan)).cloned();
+        if let Some((peer, channel)) = maker
+            && let Some(peer) = peer.upgrade()
+        {
+            for value in values {
+                let frame = peer.frame(Reply::Undelivered { channel, value: value.into_wire() });
+                peer.send(Vec::from_iter(frame));
+            }
+        }
+    }
+
     /// An end of a channel of this process, [`Side::Both`], from which counted ones are made with [`End::open`].
     pub fn end(&self, chan: &Arc<Chan<V>>, about: Arc<About>) -> End {
         rooted(chan.clone(), self.inner.host.clone(), about, Side::Both, false)
@@ -158,6 +179,32 @@ impl<V: Parcel> fmt::Debug for Hub<V> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No foreign code runs under these locks, so a panic leaves what they guard as it should be.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Who made a channel and wants what is dropped of it, by the channel's address, which that peer's book keeps.
+struct Makers<V: Parcel>(Mutex<FxHashMap<usize, Maker<V>>>);
+
+type Maker<V> = (Weak<Peer<V>>, ChannelId);
+
+impl<V: Parcel> Default for Makers<V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<V: Parcel> Makers<V> {
+    fn enter(&self, chan: &Arc<Chan<V>>, maker: Maker<V>) {
+        lock(&self.0).insert(address(chan), maker);
+    }
+
+    /// The peer has no end of the channel any more.
+    fn strike(&self, chan: &Arc<Chan<V>>, peer: &Peer<V>) {
+        if let Entry::Occupied(entry) = lock(&self.0).entry(address(chan))
+            && std::ptr::eq(entry.get().0.as_ptr(), peer)
+        {
+            entry.remove();
+        }
+    }
 }
 
 /// A channel of this process as the place of an end.
@@ -220,6 +267,7 @@ pub(crate) struct Peer<V: Parcel> {
     latest: Arc<AtomicU64>,
     blocks: Arc<Blocks>,
     pub(crate) host: Arc<dyn Host<V>>,
+    makers: Arc<Makers<V>>,
     book: Mutex<Book<V>>,
 }
 
@@ -267,7 +315,9 @@ struct Taken<V> {
     about: Arc<About>,
     /// Whether it counted.
     counted: bool,
-    /// The peer has had leases of the channel, and has no end of it any more: what words they had.
+    /// The peer has no end of the channel any more.
+    was_last: bool,
+    /// And it has had leases of it: what words they had.
     leases: Option<Vec<u32>>,
 }
 
@@ -286,13 +336,14 @@ impl<V: Parcel> Book<V> {
         *references = references.checked_sub(1)?;
         let (chan, about) = (held.chan.clone(), held.about.clone());
         let mut leases = None;
-        if held.senders + held.receivers + held.others == 0 {
+        let was_last = held.senders + held.receivers + held.others == 0;
+        if was_last {
             self.numbers.remove(&address(&chan));
             let held = entry.remove();
             let words = Vec::from_iter([held.room, held.lent].into_iter().flatten().map(|(index, _)| index));
             leases = Some(words).filter(|words| !words.is_empty());
         }
-        Some(Taken { chan, about, counted, leases })
+        Some(Taken { chan, about, counted, was_last, leases })
     }
 
     fn put(&mut self, channel: ChannelId, side: Side, counted: bool) {
@@ -454,6 +505,14 @@ impl<V: Parcel> Peer<V> {
                 // Else the child has closed its last end meanwhile.
                 turn.wakes.extend(self.chan(channel).map(|chan| chan.settle()));
             }
+            Request::Hear { channel } => {
+                if channel % 2 == 0 {
+                    return Err(Broken("a wish to hear of another's channel"));
+                }
+                if let Some(chan) = self.chan(channel) {
+                    self.makers.enter(&chan, (Arc::downgrade(self), channel));
+                }
+            }
             Request::Call { id, channel, question } => {
                 let said = self.answer(channel, question, turn);
                 turn.frames.extend(self.frame(Reply::Said { id, said }));
@@ -511,6 +570,9 @@ impl<V: Parcel> Peer<V> {
     /// Takes a reference out of the book; with the last one of a channel its leases are over.
     fn take(&self, channel: ChannelId, side: Side) -> Option<Taken<V>> {
         let mut taken = lock(&self.book).take(channel, side)?;
+        if taken.was_last {
+            self.makers.strike(&taken.chan, self);
+        }
         if let Some(leases) = taken.leases.take() {
             // All that was sent with them has been read before this.
             taken.chan.release(self.id.0).wake();
@@ -643,6 +705,7 @@ impl<V: Parcel> Peer<V> {
         }
         drop(parties);
         for held in held.values() {
+            self.makers.strike(&held.chan, self);
             held.chan.release(self.id.0).wake();
         }
         for held in held.into_values() {

@@ -49,6 +49,6 @@ pub use client::Client;
 pub use end::{About, ChannelId, End, Side};
 pub use hub::{Departure, Host, Hub, PeerId};
 pub use memory::{Attachment, Bytes, LARGE, Memory, Parcel, Wire};
-pub use operation::{Action, Answer, Case, Completion, Decided, Gone, Operation, RemoteCause, SubmitError};
+pub use operation::{Action, Answer, Case, Completion, Decided, Gone, Hearer, Operation, RemoteCause, SubmitError};
 pub use os::Socket;
 pub use reading::Lead;

@@ -76,6 +76,9 @@ pub trait Completion: Send + Sync {
     fn complete(&self, token: usize, answer: Answer);
 }
 
+/// Who is handed what was dropped of a channel, by the thread that reads the link; as quick as a [`Completion`].
+pub type Hearer = std::sync::Arc<dyn Fn(Wire) + Send + Sync>;
+
 /// The cause of a channel's end as it crosses: bytes, of which the link knows nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RemoteCause(pub Vec<u8>);

@@ -14,6 +14,7 @@ use weft_link::{Parcel, RemoteCause};
 
 use crate::crossing::remote::{self, Remote};
 use crate::crossing::share::{self, Shared, SharedReason};
+use crate::crossing::undelivered;
 use crate::ends::{self, EndObject, Side};
 use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, c};
@@ -251,8 +252,16 @@ impl ChannelObject {
         here.forget();
     }
 
+    /// Whether somebody is to be told of values that nobody will receive.
+    pub fn hears(&self) -> bool {
+        self.on_undelivered.is_some()
+    }
+
     /// Counts and reports values that nobody will receive.
     pub fn undelivered(&self, values: impl IntoIterator<Item = Value>) {
+        if self.on_undelivered.is_none() && self.is_sharing() {
+            return undelivered::tell(&self.chan, values);
+        }
         for value in values {
             if let Some(callback) = &self.on_undelivered {
                 let _aside = ffi::Aside::new();
@@ -391,6 +400,7 @@ pub fn cause_of(state: &State, cause: &Cause) -> Option<(Owned, Option<Owned>)> 
 /// `weft._weft._after_fork()`, which the interpreter calls in a forked child.
 pub unsafe extern "C" fn after_fork(module: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    undelivered::after_fork();
     // SAFETY: the interpreter passes our module.
     unsafe { crate::state_of_module(module) }.place.after_fork();
     ffi::none().into_ptr()
@@ -1007,6 +1017,7 @@ unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
         if !this.is_inherited() && !this.is_sharing() {
             drop(this.chan.drain());
         }
+        undelivered::listen_no_more(this);
         let this: *mut ChannelObject = slf.cast();
         drop((*this).on_undelivered.take());
         drop((*this).on_left.get_mut().unwrap_or_else(|e| e.into_inner()).take());
@@ -1034,6 +1045,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
                 ffi::drop_contents(left.into_iter().filter_map(Value::into_contents));
             }
         }
+        undelivered::listen_no_more(&*this);
         ptr::drop_in_place(&raw mut (*this).chan);
         ptr::drop_in_place(&raw mut (*this).shared);
         ptr::drop_in_place(&raw mut (*this).name);

@@ -1,5 +1,5 @@
 //! What leaves an interpreter: values that belong to none (`payload`, made by `encode`, undone by `decode`), channels that several places share
-//! (`share`), and how a place is told what was decided elsewhere (`place`). The interpreters themselves are made in `interpreter`.
+//! (`share`), who is told of what they drop (`undelivered`), and how a place is told what was decided elsewhere (`place`). The interpreters themselves are made in `interpreter`.
 
 pub mod decode;
 pub mod encode;
@@ -8,3 +8,4 @@ pub mod payload;
 pub mod place;
 pub mod remote;
 pub mod share;
+pub mod undelivered;

@@ -9,9 +9,11 @@
 //!   1. What is in `woken` stands for one reference to the operation, that of the node which was claimed.
 //!   2. `parked` has every operation of this place that is parked with a bell. When the place is left they are all ended, so that no queue
 //!      keeps a pointer into an interpreter that is gone.
-//!   3. Once `left`, nothing is put into the box any more. What would be given back to a place that was left is not: its memory outlives it.
+//!   3. `hearers` has a weak reference, by the channel's address, to each object of this place whose `on_undelivered` is told of what others drop;
+//!      the listening thread does that.
+//!   4. Once `left`, nothing is put into the box any more. What would be given back to a place that was left is not: its memory outlives it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Wake, Waker};
@@ -19,8 +21,10 @@ use std::task::{Wake, Waker};
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::home::Doorbell;
 use crate::op::OpObject;
+use crate::channel::ChannelObject;
 use crate::state::State;
 use crate::thread::Parker;
+use crate::value::Value;
 
 /// What other places know of an interpreter.
 pub struct Place {
@@ -38,6 +42,8 @@ struct Inner {
     woken: Vec<*mut OpObject>,
     returned: Vec<Returned>,
     parked: HashSet<*mut OpObject>,
+    undelivered: VecDeque<(usize, Value)>,
+    hearers: HashMap<usize, *mut PyObject>,
     listens: bool,
     left: bool,
 }
@@ -138,6 +144,54 @@ impl Place {
         self.full.store(true, Ordering::Release);
     }
 
+    /// Values that another place dropped, of a channel whose object here is told of that.
+    pub fn hand_over(&self, address: usize, values: impl IntoIterator<Item = Value>) {
+        let values: Vec<_> = values.into_iter().map(|value| (address, value)).collect();
+        let mut inner = self.inner();
+        if inner.left {
+            // What they drop may be somebody's of another place.
+            drop(inner);
+            return drop(values);
+        }
+        inner.undelivered.extend(values);
+        self.heard.notify_all();
+    }
+
+    /// There is such an object. What was there before comes back.
+    pub fn set_hearer(&self, address: usize, weak: Option<Owned>) -> Option<Owned> {
+        let mut inner = self.inner();
+        let before = match weak {
+            Some(weak) => inner.hearers.insert(address, weak.into_ptr()),
+            None => inner.hearers.remove(&address),
+        };
+        // SAFETY: the reference that was put there.
+        before.and_then(|before| unsafe { Owned::from_nullable(before) })
+    }
+
+    /// Tells them.
+    fn tell(&self) {
+        let next = || {
+            let mut inner = self.inner();
+            let (address, value) = inner.undelivered.pop_front()?;
+            // SAFETY: a weak reference that is the map's.
+            let weak = inner.hearers.get(&address).map(|weak| unsafe { Owned::from_borrowed(*weak) });
+            Some((weak, value))
+        };
+        while let Some((weak, value)) = next() {
+            let _aside = ffi::Aside::new();
+            // SAFETY: a weak reference, which is called without arguments; what it leads to is a channel.
+            unsafe {
+                match weak.map(|weak| ffi::call(weak.as_ptr(), &[])) {
+                    Some(Ok(object)) if object.as_ptr() != c::Py_None() => {
+                        ChannelObject::of(object.as_ptr()).undelivered([value]);
+                    }
+                    // It is gone.
+                    _ => drop(value),
+                }
+            }
+        }
+    }
+
     /// An operation parks with a bell.
     pub fn enter(&self, op: &OpObject) {
         self.inner().parked.insert(op.as_ptr().cast());
@@ -183,7 +237,7 @@ impl Place {
     /// Waits, without the interpreter, until there is something in the box. `false`: the place was left.
     fn listen(&self) -> bool {
         let mut inner = self.inner();
-        while inner.woken.is_empty() && inner.returned.is_empty() && !inner.left {
+        while inner.woken.is_empty() && inner.returned.is_empty() && inner.undelivered.is_empty() && !inner.left {
             inner = self.heard.wait(inner).unwrap_or_else(|e| e.into_inner());
         }
         !inner.left
@@ -204,12 +258,16 @@ impl Place {
         inner.listens = false;
         inner.woken.clear();
         inner.parked.clear();
+        inner.hearers.clear();
+        // They may hold ends of the parent's.
+        std::mem::forget(std::mem::take(&mut inner.undelivered));
     }
 
     /// The interpreter is about to end: ends all that is parked, and takes nothing more.
     fn close(&self) {
         loop {
             self.look();
+            self.tell();
             let next = {
                 let mut inner = self.inner();
                 let next = inner.parked.iter().next().copied();
@@ -220,7 +278,8 @@ impl Place {
                         Some(unsafe { Owned::from_borrowed(op.cast()) })
                     }
                     None => {
-                        inner.left = inner.woken.is_empty() && inner.returned.is_empty();
+                        inner.left =
+                            inner.woken.is_empty() && inner.returned.is_empty() && inner.undelivered.is_empty();
                         if inner.left {
                             None
                         } else {
@@ -256,6 +315,7 @@ pub unsafe extern "C" fn listen(module: *mut PyObject, _: *mut PyObject) -> *mut
                 return Ok(ffi::none());
             }
             place.look();
+            place.tell();
         }
     })
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use weft_core::chan::{Chan, End as Ended};
 use weft_core::error::Cause;
 use weft_link::{
-    About, Ahead, Answer, ChannelId, Client, Completion, Departure, End, Gone, Host, Hub, Lead, Parcel, PeerId,
+    About, Ahead, Answer, ChannelId, Client, Completion, Departure, End, Gone, Hearer, Host, Hub, Lead, Parcel, PeerId,
     RemoteCause, Socket, Wire,
 };
 use weft_wire::Writer;
@@ -19,6 +19,7 @@ use super::decode;
 use super::encode;
 use super::payload::{Attachment, GivenBlock, Payload};
 use super::share::{EndPart, SharedReason};
+use super::undelivered;
 use crate::channel;
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::op::OpObject;
@@ -40,6 +41,11 @@ pub fn hub() -> &'static Hub<Value> {
     &HUB.get_or_init(|| (channel::forks(), Hub::new(Arc::new(Root)))).1
 }
 
+/// The hub, if this is the root of somebody.
+pub fn known_hub() -> Option<&'static Hub<Value>> {
+    HUB.get().filter(|(forks, _)| *forks == channel::forks()).map(|(_, hub)| hub)
+}
+
 /// Whether this process has links to others.
 pub fn has_links() -> bool {
     LINK.get().is_some() || HUB.get().is_some()
@@ -49,7 +55,7 @@ pub fn has_links() -> bool {
 pub fn lead(give_up: Arc<dyn Fn() + Send + Sync>) -> Option<Lead> {
     match link() {
         Some(client) => client.lead(give_up),
-        None => HUB.get().filter(|(forks, _)| *forks == channel::forks())?.1.lead(give_up),
+        None => known_hub()?.lead(give_up),
     }
 }
 
@@ -92,8 +98,8 @@ impl Host<Value> for Root {
         writer.into_bytes()
     }
 
-    fn undelivered(&self, _: &Arc<Chan<Value>>, values: Vec<Value>) {
-        drop(values);
+    fn undelivered(&self, chan: &Arc<Chan<Value>>, values: Vec<Value>) {
+        undelivered::tell(chan, values);
     }
 
     fn cause_of_death(&self, peer: PeerId, _: &Departure) -> Option<Cause> {
@@ -111,12 +117,28 @@ pub struct Remote {
     /// The counted ends that objects of this process stand for: which of them is which makes no difference.
     ends: Mutex<Vec<End>>,
     ahead: Arc<Ahead>,
+    /// Whether what is dropped is told to an object of this process, which made the channel.
+    hears: bool,
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        if self.hears {
+            self.client.unhear(self.id());
+        }
+    }
 }
 
 impl Remote {
     pub fn new(client: &'static Client, both: End) -> Self {
         let ahead = client.ahead(both.channel());
-        Self { client, both, ends: Mutex::default(), ahead }
+        Self { client, both, ends: Mutex::default(), ahead, hears: false }
+    }
+
+    /// Has what is dropped of the channel handed over.
+    pub fn hear(&mut self, hearer: Hearer) {
+        self.hears = true;
+        self.client.hear(self.id(), hearer);
     }
 
     pub fn client(&self) -> &'static Client {

@@ -21,6 +21,7 @@ use super::decode;
 use super::encode;
 use super::payload::Payload;
 use super::remote::{self, Remote};
+use super::undelivered;
 use crate::channel::{self, ChannelObject, Reason};
 use crate::ends::{self, EndObject, Side};
 use crate::errors;
@@ -170,7 +171,7 @@ impl Drop for EndPart {
             Some(Side::Receiver) => {
                 let (values, wakes) = self.shared.chan.remove_receiver(None);
                 wakes.wake();
-                drop(values);
+                undelivered::tell(&self.shared.chan, values);
             }
             None => {}
         }
@@ -232,7 +233,11 @@ pub fn share(channel: &ChannelObject) -> Py<Arc<Shared>> {
             channel.description()
         )));
     }
+    let heard = undelivered::listen(channel);
     let turned = loop {
+        if let Err(raised) = heard {
+            break Err(raised);
+        }
         channel.state().place.count_shared();
         channel.sharing.store(true, Ordering::Release);
         let turned = turn_over(channel);
@@ -304,6 +309,10 @@ fn move_to_root(
     let about = About { capacity: all.capacity, overflow: channel.chan.overflow(), name: channel.name() };
     let both = client.create(about);
     let id = both.channel();
+    let mut remote = Remote::new(client, both);
+    if let Some(hearer) = undelivered::hearer(channel) {
+        remote.hear(hearer);
+    }
     let mut values = channel.chan.drain().into_iter().map(Parcel::into_wire);
     loop {
         let some = values.by_ref().take(FILLED_AT_ONCE).collect::<Vec<_>>();
@@ -312,7 +321,6 @@ fn move_to_root(
             break;
         }
     }
-    let remote = Remote::new(client, both);
     for (side, count) in [(weft_link::Side::Sender, all.senders), (weft_link::Side::Receiver, all.receivers)] {
         for _ in 0..count.unwrap_or(0) {
             remote.keep(remote.end(side));
