@@ -22,7 +22,7 @@ fn main() {
     Root::empty();
     assert!(answered.len() > OPERATIONS, "only {} answers", answered.len());
     write(&corpus.join("requests"), &asked);
-    write(&corpus.join("replies"), &answered);
+    write(&corpus.join("replies"), &[answered, vec![dropped()]].concat());
 }
 
 /// What a child writes that does something of everything.
@@ -34,6 +34,7 @@ fn requests(start: &[u8]) -> Vec<Vec<u8>> {
     let answers = begin(&client);
     let about = About { capacity: Some(3), overflow: Overflow::DropNewest, name: "made by the child".into() };
     let end = client.create(about);
+    client.hear(end.channel(), Arc::new(drop));
     let (sender, receiver) = (end.open(Side::Sender), end.open(Side::Receiver));
     let bytes = |n: u8| Wire { bytes: vec![n; 9].into(), attachments: Vec::new() };
     client.fill(end.channel(), vec![bytes(1), bytes(2)]).expect("linked");
@@ -67,14 +68,25 @@ fn requests(start: &[u8]) -> Vec<Vec<u8>> {
 /// What goes ahead, as a child would write it that was promised room on channel 4: a value, and that one of those it was lent was taken.
 fn ahead() -> [Vec<u8>; 2] {
     let channel = 4_u64.to_le_bytes();
-    let value = [&[0][..], &3_u64.to_le_bytes(), &[1, 2, 3], &0_u32.to_le_bytes()].concat();
-    [[&[10][..], &channel, &value].concat(), [&[11][..], &channel].concat()]
-        .map(|body| [&(body.len() as u32).to_le_bytes()[..], &[0; 4], &body].concat())
+    [framed([&[10][..], &channel, &value()].concat()), framed([&[11][..], &channel].concat())]
+}
+
+/// What a root would write that dropped a value of channel 3, which the child made.
+fn dropped() -> Vec<u8> {
+    framed([&[9][..], &3_u64.to_le_bytes(), &value()].concat())
+}
+
+fn value() -> Vec<u8> {
+    [&[0][..], &3_u64.to_le_bytes(), &[1, 2, 3], &0_u32.to_le_bytes()].concat()
+}
+
+fn framed(body: Vec<u8>) -> Vec<u8> {
+    [&(body.len() as u32).to_le_bytes()[..], &[0; 4], &body].concat()
 }
 
 /// Reads up to the next call, or all that came before the first one.
 fn until_asked(root: &mut Raw, read: usize) -> Vec<Vec<u8>> {
-    let before = if read == 0 { OPERATIONS + 7 } else { 0 };
+    let before = if read == 0 { OPERATIONS + 8 } else { 0 };
     (0..=before).map(|_| root.read().expect("a request")).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Whatever a root writes, the child takes it or ends the link, and then each of its operations was told once what became of it.
 #![no_main]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use libfuzzer_sys::fuzz_target;
@@ -29,10 +29,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let answers = begin(&client);
     let ahead = client.ahead(4);
+    client.hear(3, Arc::new(drop));
     thread::scope(|scope| {
         let withdrawal = scope.spawn(|| client.withdraw(0));
         let call = scope.spawn(|| client.statistics(2));
-        for _ in 0..OPERATIONS + 2 {
+        for _ in 0..OPERATIONS + 3 {
             root.read().expect("the requests");
         }
         let _ = root.play(bytes);

@@ -371,6 +371,34 @@ fn a_channel_made_by_a_child_is_one_like_any_other() {
 }
 
 #[test]
+fn who_made_a_channel_is_handed_what_is_dropped_of_it_as_long_as_it_has_an_end() {
+    let root = Root::new();
+    let (_, post) = root.channel(1);
+    let (one, other) = (root.child([post.clone()]), root.child([post]));
+    let about = About { capacity: Some(3), overflow: Overflow::Block, name: "made by a child".into() };
+    let made = one.client.create(about);
+    let (tell, told) = std::sync::mpsc::channel();
+    one.client.hear(made.channel(), Arc::new(move |wire| tell.send(read(&wire)).unwrap()));
+    one.client.fill(made.channel(), (0..3).map(number).collect()).unwrap();
+    one.perform(one.channel(0), Action::Send(with_end(made.clone())));
+    let theirs = end_of(other.perform(other.channel(0), Action::Recv).received.remove(0));
+    other.client.poison(theirs.channel(), None).unwrap();
+    assert_eq!(*root.log.undelivered.lock().unwrap(), [0, 1, 2]);
+    let chan = root.log.dropping.lock().unwrap().remove(0);
+    // As the host of this hub might have done at once.
+    root.hub.undelivered(&chan, (0..3).map(|n| Value(number(n))));
+    assert_eq!([told.recv(), told.recv(), told.recv()], [Ok(0), Ok(1), Ok(2)]);
+    // Another's wish does not count, and nothing is sent any more when the last end is gone.
+    drop(made);
+    one.settle();
+    root.hub.undelivered(&chan, [Value(number(3))]);
+    one.settle();
+    assert!(told.try_recv().is_err());
+    other.client.hear(theirs.channel(), Arc::new(|_| ()));
+    assert!(matches!(root.log.gone(other.peer), Departure::Failed(why) if why.contains("another's channel")));
+}
+
+#[test]
 fn values_that_are_given_back_are_received_next_in_their_order() {
     let root = Root::new();
     let (chan, end) = root.channel(8);

@@ -121,10 +121,15 @@ proptest! {
         for value in values {
             let frame = Request::Put { channel, value: wire(&value) }.write(&Nowhere);
             let Ok(Request::Put { channel: c, value: read }) = Request::read(body(&frame), &Nowhere) else { panic!() };
+            prop_assert_eq!((c, parts(&read)), (channel, value.clone()));
+            let frame = Reply::Undelivered { channel, value: wire(&value) }.write(&Nowhere);
+            let Ok(Reply::Undelivered { channel: c, value: read }) = Reply::read(body(&frame), &Nowhere) else { panic!() };
             prop_assert_eq!((c, parts(&read)), (channel, value));
         }
         let frame = Request::Taken { channel }.write(&Nowhere);
         assert!(matches!(Request::read(body(&frame), &Nowhere), Ok(Request::Taken { channel: c }) if c == channel));
+        let frame = Request::Hear { channel }.write(&Nowhere);
+        assert!(matches!(Request::read(body(&frame), &Nowhere), Ok(Request::Hear { channel: c }) if c == channel));
         let beyond = Lease { word: word + os::Board::WORDS, number };
         let frame = Reply::Room { channel, lease: beyond }.write(&Nowhere);
         prop_assert_eq!(Reply::read(body(&frame), &Nowhere).unwrap_err(), Broken("a word that the board does not have"));

@@ -52,6 +52,8 @@ pub struct Log {
     gone: Mutex<HashMap<PeerId, Departure>>,
     changed: Condvar,
     pub undelivered: Mutex<Vec<u64>>,
+    /// What dropped them.
+    pub dropping: Mutex<Vec<Arc<Chan<Value>>>>,
 }
 
 impl Log {
@@ -71,7 +73,8 @@ impl Host<Value> for Log {
     fn cause_bytes(&self, cause: &Cause) -> Vec<u8> {
         cause.to_string().into_bytes()
     }
-    fn undelivered(&self, _: &Arc<Chan<Value>>, values: Vec<Value>) {
+    fn undelivered(&self, chan: &Arc<Chan<Value>>, values: Vec<Value>) {
+        self.dropping.lock().unwrap().push(chan.clone());
         self.undelivered.lock().unwrap().extend(values.iter().map(|value| read(&value.0)));
     }
     fn cause_of_death(&self, _: PeerId, _: &Departure) -> Option<Cause> {
