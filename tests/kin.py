@@ -14,7 +14,7 @@ import threading
 import time
 
 import weft
-from abroad import receiving, sending
+from abroad import in_task, in_thread, receiving, sending
 from freight import Boom
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -304,22 +304,54 @@ def storm_of_offers(ch, kind, first, count, seed):
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
-def send_away_while_waited(ways):
-    ch = weft.Channel(name="waited on")
+def goes_away_while_waited_on(ways, how, asked):
+    """Parties of each kind wait on a channel of this process's own when it is sent away; what they come to."""
+    ch, other = weft.Channel(name="waited on"), weft.Channel()
     with weft.Group() as group:
-        waiting = group.spawn(_receives, ch)
-        while not ch.statistics().parked_receivers:
+        parties = [group.spawn(in_thread, *script, ch, other) for script in _WAITING[how]]
+        parties += [group.spawn(in_task, *script, ch, other) for script in _WAITING[how]]
+        number = len(parties)
+        while ch.statistics().parked_senders + ch.statistics().parked_receivers < number:
             time.sleep(0)
-        try:
-            ways.send(ch).wait()
-        finally:
-            ch.close()
-    return waiting
+        if asked == "cancel":
+            parties.pop().cancel()
+        ways.send(ch).wait()
+        return [party.join().wait() for party in parties]
 
 
-def _receives(ch):
-    with contextlib.suppress(weft.Closed):
-        ch.recv().wait()
+def _receiving(ch, other):
+    return (yield ch.recv())
+
+
+def _receiving_many(ch, other):
+    return (yield ch.recv_many(2))
+
+
+def _choosing(ch, other):
+    return tuple((yield weft.select(weft.after(60), other.send("to nobody"), ch.recv())))
+
+
+def _watching(ch, other):
+    return tuple((yield anext(weft.selecting(far=ch, near=weft.Channel()))))
+
+
+def _sending(ch, other):
+    yield ch.send([bytes(20_000), memoryview(bytes(20_000)), other.sender()])
+    return "sent"
+
+
+def _sending_many(ch, other):
+    return (yield ch.send_many([{"a": 1}, 2]))
+
+
+def _offering(ch, other):
+    return tuple((yield weft.select(ch.send("offered"), other.recv())))
+
+
+_WAITING = {
+    "receive": [(_receiving,), (_receiving_many,), (_choosing,), (_watching,)],
+    "send": [(_sending,), (_sending_many,), (_offering,)],
+}
 
 
 def send_more_than_a_message(ch):

@@ -580,6 +580,45 @@ def test_a_storm_of_sends_beside_something_of_the_childs_own_loses_nothing(pool,
     assert ch.statistics().sent == len(given)
 
 
+# --- a channel that leaves its process while somebody waits on it -------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", ["wait", "cancel"])
+def test_who_waits_to_receive_from_a_channel_that_leaves_a_child_waits_on(child, asked):
+    ways = weft.Channel()
+    process = child.begin(kin.goes_away_while_waited_on, ways, "receive", asked)
+    ch = ways.recv().wait(LIMIT)
+    number = 8 if asked == "wait" else 7
+    until_parked(ch, receivers=number)
+    for n in range(number):
+        ch.send(n).wait(LIMIT)
+    received = [result for well, result in process.join().wait(LIMIT) if well]
+    plain = [value for value in received if isinstance(value, int)]
+    many = [value for values in received if isinstance(values, list) for value in values]
+    chosen = [value for case, value in (pair for pair in received if isinstance(pair, tuple)) if case in (2, "far")]
+    assert sorted(plain + many + chosen) == list(range(number)) and len(received) == number
+    assert parked(ch) == (0, 0)
+
+
+@pytest.mark.parametrize("asked", ["wait", "cancel"])
+def test_who_waits_to_send_to_a_channel_that_leaves_a_child_waits_on(child, asked):
+    ways = weft.Channel()
+    process = child.begin(kin.goes_away_while_waited_on, ways, "send", asked)
+    ch = ways.recv().wait(LIMIT)
+    number = 6 if asked == "wait" else 5
+    until_parked(ch, senders=number)
+    got = []
+    while parked(ch) != (0, 0):
+        got += ch.recv_many(2).wait(LIMIT)
+    results = [result for well, result in process.join().wait(LIMIT) if well]
+    # How many of two values go is for who receives them.
+    many = [value for value in got if value in ({"a": 1}, 2)]
+    assert sum(result for result in results if isinstance(result, int)) == len(many) and many[0] == {"a": 1}
+    assert got.count("offered") == results.count((0, None)) == (2 if asked == "wait" else 1)
+    assert sum(1 for value in got if isinstance(value, list)) == results.count("sent") == 2
+    assert len(results) == number
+
+
 # --- a standing select there -----------------------------------------------------------------------------------------
 
 
@@ -687,11 +726,6 @@ def test_a_value_that_cannot_go_is_refused_where_it_is_sent(child):
 def test_a_result_that_cannot_go_fails_the_process(driver, function, kind, said):
     error = failure_of(driver, function, on="process")
     assert type(error) is kind and said in str(error)
-
-
-def test_a_channel_that_is_waited_on_in_a_child_does_not_leave_it():
-    error = failure_of(kin.send_away_while_waited, weft.Channel(1), on="process")
-    assert type(error) is TypeError and "'waited on'" in str(error) and "send its end away first" in str(error)
 
 
 @pytest.mark.slow

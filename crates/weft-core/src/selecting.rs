@@ -23,8 +23,9 @@ use crate::primitives::{Arc, Lock, UnsafeCell};
 use crate::waiter::{Claim, Standing, Waiter};
 use crate::waitq::{LinkPtr, Node, Place, Queue, case_of, place_of};
 
-/// The case with which a waiting consumer is claimed to look at the ready list again.
-const LOOK: u32 = 0x3fff_ffff;
+/// The case with which a waiting consumer is claimed to look at the ready list again. Of an operation's waiter, it says in the same way that nothing
+/// has happened but that its owner is to look again at what it waits for.
+pub const LOOK: u32 = 0x3fff_ffff;
 
 /// The list of nodes that were missed while the consumer was busy.
 pub(crate) struct Ready {

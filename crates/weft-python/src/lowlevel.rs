@@ -237,7 +237,7 @@ pub unsafe extern "C" fn resume(slf: *mut PyObject, _: *mut PyObject) -> *mut Py
     // SAFETY: see `begin`.
     ffi::edge_object(|| unsafe {
         op(slf).check_parked()?;
-        Ok(ffi::boolean(op(slf).is_met() && op(slf).resume()))
+        Ok(ffi::boolean(op(slf).is_met() && op(slf).resume()?))
     })
 }
 

@@ -849,15 +849,17 @@ impl OpObject {
         if self.kind == Kind::NextEvent {
             return self.selecting().withdraw(self);
         }
+        if self.was_moved() {
+            self.leave_moved();
+            return true;
+        }
         if self.is(Self::REMOTE) && !self.recall() {
             return false;
         }
         if !self.waiter().withdraw() {
             return false;
         }
-        if !self.is_on_channel() || self.remote().is_none() {
-            self.unlink();
-        }
+        self.unlink();
         self.disarm_outside();
         // SAFETY: withdrawn: the waiter is ours.
         drop(unsafe { self.waiter().clear() });
@@ -866,9 +868,10 @@ impl OpObject {
         true
     }
 
+    /// Leaves all queues of this process; also that of a channel that is the root's by now.
     fn unlink(&self) {
         // SAFETY: no longer armed.
-        self.with_leaves(|leaves| Self::with_cases(leaves, |cases| unsafe { select::unlink(cases) }));
+        self.with_leaves(|leaves| Self::with_cases_here(leaves, |cases| unsafe { select::unlink(cases) }));
     }
 
     /// After a parked operation was decided: leaves all queues and gives back what was counted for them.
@@ -977,6 +980,11 @@ impl OpObject {
         }
         if self.kind == Kind::NextEvent {
             return self.selecting().abandon();
+        }
+        if self.was_moved() {
+            self.leave_moved();
+            self.leave_sleeper();
+            return None;
         }
         self.settle();
         let leaf = self.leaf(self.winner());
@@ -1142,17 +1150,21 @@ impl OpObject {
         }
     }
 
-    /// After a wake-up: is there a result? (A standing select may find that what woke it is gone again, and parks anew.)
-    pub fn resume(&self) -> bool {
+    /// After a wake-up: is there a result? (A standing select may find that what woke it is gone again, and parks anew. So does any operation whose
+    /// channel was taken over by the root.) After an error it is over.
+    pub fn resume(&self) -> Py<bool> {
         match self.kind {
-            Kind::NextEvent => self.selecting().resume(self),
-            _ => true,
+            Kind::NextEvent => Ok(self.selecting().resume(self)),
+            _ if self.was_moved() => self.park_where_it_moved(),
+            _ => Ok(true),
         }
     }
 
     /// The result of a parked operation that was decided.
     pub fn take_up(&self) -> Py<Owned> {
-        self.settle();
+        if self.phase.load(Ordering::Relaxed) != DECIDED {
+            self.settle();
+        }
         self.leave_sleeper();
         self.result()
     }

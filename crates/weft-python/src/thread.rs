@@ -280,7 +280,7 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
             return interrupted(op);
         }
         // A signal handler that waited for something itself may have slept through our wake-up.
-        if op.is_met() && op.resume() {
+        if op.is_met() && op.resume()? {
             return op.take_up();
         }
         let until = match first_deadline(op, deadline, scope.as_deref()) {
@@ -306,7 +306,7 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
             }
             c::PyEval_RestoreThread(thread);
         }
-        if op.is_met() && op.resume() {
+        if op.is_met() && op.resume()? {
             return op.take_up();
         }
         if !op.is_parked() {

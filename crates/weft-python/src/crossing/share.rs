@@ -13,8 +13,12 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use std::task::Waker;
+
 use weft_core::chan::Chan;
 use weft_core::error::Cause;
+use weft_core::selecting::LOOK;
+use weft_core::waiter::Claim;
 use weft_link::{About, End, Parcel, RemoteCause};
 
 use super::decode;
@@ -294,12 +298,6 @@ fn move_to_root(
     reason: Option<RemoteCause>,
 ) -> Py<Arc<Shared>> {
     let all = channel.chan.statistics();
-    if all.parked_senders + all.parked_receivers > 0 {
-        return Err(ffi::runtime_error(&format!(
-            "{} cannot go to another process while somebody waits on it: send its end away first",
-            channel.description()
-        )));
-    }
     if client.is_gone() {
         return Err(ffi::runtime_error(&format!(
             "{} cannot go to another process: the one that keeps the shared channels is gone",
@@ -327,6 +325,11 @@ fn move_to_root(
         }
     }
     let shared = set_shared(channel, Some(Arc::new(remote)));
+    // Who waits here is woken to wait there: by itself, for what it waits for may be more than this channel. Bells have no more to do than ring.
+    let mut wakers = Vec::new();
+    // SAFETY: what is parked is alive.
+    channel.chan.waiters(|waiter| wakers.extend(unsafe { waiter.as_ref() }.claim(LOOK).and_then(Claim::finish)));
+    wakers.into_iter().for_each(Waker::wake);
     if let (Some(end), _) = channel.chan.end() {
         let _ = remote::detached(|| match end {
             weft_core::chan::End::Poisoned => client.poison(id, reason),

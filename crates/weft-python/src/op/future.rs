@@ -37,7 +37,7 @@ impl OpObject {
             self.give_up();
             return Err(self.raise_cancelled());
         }
-        if self.is_met() && self.resume() {
+        if self.is_met() && self.resume()? {
             if self.take(Self::LATE) {
                 self.deliver_late()?;
             }

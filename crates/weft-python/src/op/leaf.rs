@@ -61,14 +61,27 @@ impl OpObject {
     /// The leaves as weft-core sees them.
     pub(super) fn with_cases<R>(leaves: &[*mut OpObject], f: impl FnOnce(&[&dyn Case]) -> R) -> R {
         // SAFETY: held by the select, or the operation itself.
-        let case = |leaf: &*mut OpObject| unsafe { (**leaf).as_case() };
+        Self::with_cases_as(leaves, |leaf| unsafe { (**leaf).as_case() }, f)
+    }
+
+    /// The same, as if all channels were of this process.
+    pub(super) fn with_cases_here<R>(leaves: &[*mut OpObject], f: impl FnOnce(&[&dyn Case]) -> R) -> R {
+        // SAFETY: as above.
+        Self::with_cases_as(leaves, |leaf| unsafe { (**leaf).as_case_here() }, f)
+    }
+
+    fn with_cases_as<'a, R>(
+        leaves: &'a [*mut OpObject],
+        case: impl Fn(&'a *mut OpObject) -> Leaf<'a>,
+        f: impl FnOnce(&[&dyn Case]) -> R,
+    ) -> R {
         if leaves.len() <= FEW {
             let cases: [Leaf<'_>; FEW] =
-                std::array::from_fn(|index| leaves.get(index).map_or(Leaf::Outside(Outside { ready: false }), case));
+                std::array::from_fn(|index| leaves.get(index).map_or(Leaf::Outside(Outside { ready: false }), &case));
             let views: [&dyn Case; FEW] = std::array::from_fn(|index| &cases[index] as &dyn Case);
             f(&views[..leaves.len()])
         } else {
-            let cases: Vec<Leaf<'_>> = leaves.iter().map(case).collect();
+            let cases: Vec<Leaf<'_>> = leaves.iter().map(&case).collect();
             let views: Vec<&dyn Case> = cases.iter().map(|case| case as &dyn Case).collect();
             f(&views)
         }
@@ -90,6 +103,10 @@ impl OpObject {
         if self.remote().is_some() {
             return Leaf::Outside(Outside { ready: false });
         }
+        self.as_case_here()
+    }
+
+    fn as_case_here(&self) -> Leaf<'_> {
         match self.kind {
             Kind::Send | Kind::SendMany => Leaf::Send(SendCase { chan: self.chan(), node: &self.node }),
             Kind::Recv | Kind::RecvNext | Kind::RecvMany | Kind::Closing => {

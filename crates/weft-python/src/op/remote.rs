@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 
 use weft_core::chan::{End, Outcome};
 use weft_core::select::Policy;
+use weft_core::selecting::LOOK;
 use weft_link::{Action, Answer, Case, Completion, Decided, Operation, Parcel, SubmitError, Wire};
 
-use super::{Extra, Kind, OpObject};
+use super::{DECIDED, DONE, Extra, Kind, OpObject, PARKED};
 use crate::crossing::encode;
 use crate::crossing::remote::{self, ANSWERED, Remote, Wait, detached};
 use crate::crossing::share;
@@ -54,6 +55,65 @@ impl OpObject {
             }
             Ok(())
         })
+    }
+
+    /// Whether it was woken only to wait in the root, as a channel that it waited on is the root's by now.
+    #[inline]
+    pub(super) fn was_moved(&self) -> bool {
+        self.kind != Kind::NextEvent && self.is_parked() && self.waiter().met() == Some(LOOK)
+    }
+
+    /// It waits no more where it did.
+    pub(super) fn leave_moved(&self) {
+        self.unlink();
+        self.disarm_outside();
+        // SAFETY: claimed by nobody who has anything for it: the waiter is ours.
+        drop(unsafe { self.waiter().clear() });
+        // A reference has gone with the waker.
+        self.drop_references(self.linked().saturating_sub(1));
+        self.silence();
+    }
+
+    /// It waits anew, in the root. `true`: decided after all.
+    pub(super) fn park_where_it_moved(&self) -> Py<bool> {
+        self.leave_moved();
+        let parked = self.with_leaves(|leaves| {
+            // SAFETY: held by the select, or this operation itself.
+            leaves.iter().try_for_each(|leaf| unsafe { &**leaf }.turn_back())
+        });
+        let parked = parked.and_then(|()| self.park());
+        let phase = match parked {
+            Ok(true) => DECIDED,
+            Ok(false) => PARKED,
+            Err(_) => DONE,
+        };
+        self.phase.store(phase, Ordering::Relaxed);
+        if parked.is_err() {
+            self.leave_sleeper();
+        }
+        parked
+    }
+
+    /// Makes objects of what is to be sent, as it was before it was fit for other interpreters: so it goes to the root like any other.
+    fn turn_back(&self) -> Py<()> {
+        if !self.is_on_channel() || !self.is_sending() {
+            return Ok(());
+        }
+        let state = self.channel().state();
+        let object = |value: Value| value.into_object(state).map(Value::object);
+        if let Some(Extra::SendMany(_)) = self.rare().map(super::Rare::extra) {
+            // SAFETY: only the performing party touches `extra`.
+            if let Extra::SendMany(rest) = unsafe { self.make_rare().extra_mut() } {
+                *rest = std::mem::take(rest).into_iter().map(object).collect::<Py<_>>()?;
+            }
+        }
+        // SAFETY: not parked: the slot is ours.
+        unsafe {
+            if let (Some(value), _) = self.node.take() {
+                drop(self.node.put(Some(object(value)?)));
+            }
+        }
+        Ok(())
     }
 
     /// Without asking the root, if it was promised room, or lent a value. `false`: it is to be asked. A select is always decided there.
