@@ -395,6 +395,36 @@ async def uses_executors(n):
     return await asyncio.to_thread(double, n)
 
 
+async def blocks_its_loop(ch):
+    try:
+        ch.recv().wait()
+    except weft.BlockingInLoopError:
+        refused = True
+    await ch.send("its own")
+    with contextlib.suppress(weft.BlockingInLoopError):
+        return refused, ch.recv().wait()
+    return refused, await ch.recv()  # where the root has to be asked
+
+
+async def turns_while_it_is_served(ch, wanted):
+    """How many turns another task of the loop has had while this one was served without a pause."""
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while turns < wanted:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(other())
+    async for value in ch:
+        if turns == wanted or value == 100_000:
+            break
+    ch.poison()
+    counting.cancel()
+    return turns
+
+
 def sum_of(ch):
     return sum(ch)
 

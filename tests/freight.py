@@ -326,3 +326,19 @@ def swap(requests, answers):
         back = answers.send(value)
         del value
         back.wait()
+
+
+class Meddler:
+    """Uses the channel that it passes through, as it is taken to pieces and as it is made."""
+
+    def __init__(self, ch, seen):
+        self.ch, self.seen = ch, seen
+
+    def __reduce__(self):
+        self.seen.send_nowait(("taken to pieces", self.ch.statistics().buffered, self.ch.closed))
+        return _meddle, (self.ch, self.seen)
+
+
+def _meddle(ch, seen):
+    seen.send_nowait(("made", len(ch), ch.closed))
+    return Meddler(ch, seen)

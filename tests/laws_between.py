@@ -5,10 +5,16 @@ What is no test is the body of some whose names or parameters differ.
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
+
 import abroad
+import freight
 import pytest
 import weft
-from places import drained, outcome, spin, text_of
+import worlds
+from places import drained, failure_of, outcome, spin, text_of
 from worlds import LIMIT, parked, until, until_parked
 
 # --- L1 Rendezvous --------------------------------------------------------------------------------------------------
@@ -31,6 +37,32 @@ def test_l1_a_parked_receiver_takes_the_value_at_once(sides):
     until_parked(ch, receivers=1)
     sender.start(abroad.sending, ch, "v").join()
     assert rx.join() == ["v"]
+
+
+def test_l1_a_rendezvous_channel_holds_nothing(sides):
+    sender, receiver = sides
+    ch = weft.Channel()
+    tx, rx = sender.start(abroad.sending, ch, *range(20)), receiver.start(abroad.receiving, ch, 20)
+    while not rx.done:
+        assert len(ch) == 0 == ch.statistics().buffered
+        worlds.turn()
+    assert rx.join() == list(range(20))
+    tx.join()
+
+
+def test_l1_nobody_waits_with_nowait(there):
+    ch = weft.Channel()
+    rx = there.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    ch.send_nowait("met")
+    assert rx.join() == ["met"]
+    with pytest.raises(weft.WouldBlock) as refused:
+        ch.send_nowait(["nobody", "there"])
+    assert refused.value.value == ["nobody", "there"]
+    tx = there.start(abroad.sending, ch, "back")
+    until_parked(ch, senders=1)
+    assert ch.recv_nowait() == "back"
+    tx.join()
 
 
 # --- L2 Order -------------------------------------------------------------------------------------------------------
@@ -87,6 +119,18 @@ def test_l2_the_overflow_policy_error_raises_there(there):
     assert drained(ch) == [1]
 
 
+def test_l2_a_newcomer_never_overtakes_one_that_is_parked_there(there):
+    ch = weft.Channel(1)
+    ch.send_nowait("first")
+    tx = there.start(abroad.sending, ch, "second")
+    until_parked(ch, senders=1)
+    assert ch.recv_nowait() == "first"
+    with pytest.raises(weft.WouldBlock):
+        ch.send_nowait("newcomer")
+    assert ch.recv_nowait() == "second"
+    tx.join()
+
+
 # --- L3 Conservation ------------------------------------------------------------------------------------------------
 
 
@@ -108,6 +152,22 @@ def storm_loses_nothing(one, two, capacity):
     stats = ch.statistics()
     assert stats.sent == len(gave) == stats.received + stats.dropped
     assert parked(ch) == (0, 0)
+
+
+def test_l3_a_value_that_cannot_be_made_loses_no_other_that_came_with_it(there):
+    ch = weft.Channel(3)
+    there.start(abroad.receiving, ch, 0).join()
+    for value in (1, freight.Refuses(), 3):
+        ch.send_nowait(value)
+    got = []
+    for _ in range(3):
+        try:
+            got += ch.recv_many(3).wait(0)
+        except LookupError as error:
+            got.append(str(error))
+        except TimeoutError:
+            break
+    assert got == [1, "it is not made here", 3]
 
 
 # --- L4 Commit wins -------------------------------------------------------------------------------------------------
@@ -148,6 +208,18 @@ def cancelled_when_met_completes(here, there):
     tx.join()
 
 
+def test_l4_a_party_cancelled_here_leaves_its_peer_there_to_the_next(here, there):
+    if not here.cancels:
+        pytest.skip("nobody can cancel a plain thread")
+    ch = weft.Channel()
+    one, two = here.start(abroad.receiving, ch, 1), here.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=2)
+    one.cancel()
+    until(lambda: one.done)
+    there.start(abroad.sending, ch, "v").join()
+    assert two.join() == ["v"] and isinstance(one.failure(), worlds.CANCELLED)
+
+
 # --- L5 One of many -------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +244,35 @@ def test_l5_a_select_never_meets_itself_but_one_from_there(sides):
     sent_back, got_back = second.join()
     assert sent == got_back and sent_back == got
     assert all(who == "two" for who, _ in got) and all(who == "one" for who, _ in got_back)
+
+
+def test_l5_a_select_over_a_channel_from_there_and_one_from_here_commits_once(here, there):
+    for first in ("there", "here"):
+        far, near = weft.Channel(), weft.Channel()
+        there.start(abroad.receiving, far, 0).join()
+        party = here.start(abroad.choosing, "random", ("recv", far), ("recv", near))
+        until_parked(near, receivers=1)
+        if first == "there":
+            there.start(abroad.sending, far, "far").join()
+            assert party.join() == (0, "far")
+        else:
+            near.send_nowait("near")
+            assert party.join() == (1, "near")
+        assert parked(far) == parked(near) == (0, 0)
+        for ch in (far, near):
+            with pytest.raises(weft.WouldBlock):
+                ch.send_nowait("late")
+
+
+def test_l5_a_case_that_lost_leaves_its_peer_there_parked(there):
+    far, near = weft.Channel(), weft.Channel(1)
+    near.send_nowait("near")
+    tx = there.start(abroad.sending, far, "far")
+    until_parked(far, senders=1)
+    assert weft.select(near.recv(), far.recv(), policy="priority").wait(LIMIT) == (0, "near")
+    assert parked(far) == (1, 0) and not tx.done
+    assert far.recv_nowait() == "far"
+    tx.join()
 
 
 # --- L6 Fairness ----------------------------------------------------------------------------------------------------
@@ -228,7 +329,9 @@ def test_l7_a_channel_that_ends_leaves_selecting_there(there):
     two.close()
     spoilt.poison()
     quiet.close()
-    events = there.start(abroad.registered_until_over, {"one": one, "two": two, "spoilt": spoilt, "quiet": quiet}).join()
+    events = there.start(
+        abroad.registered_until_over, {"one": one, "two": two, "spoilt": spoilt, "quiet": quiet}
+    ).join()
     assert sorted(events) == [("Poisoned", "spoilt"), ("ValueError", None), ("one", 1), ("two", 2)]
 
 
@@ -253,6 +356,43 @@ def test_l7_what_was_sent_before_the_close_is_still_delivered(sides):
     error = one.start(abroad.sending, ch, ["v"]).failure()
     assert type(error) is weft.Closed and error.value == ["v"]
     assert type(two.start(abroad.receiving, ch, 1).failure()) is weft.Closed
+
+
+def test_l7_a_reason_that_cannot_travel_is_refused_where_it_is_given(there):
+    ch = weft.Channel()
+    rx = there.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    with pytest.raises(TypeError, match="cannot go to another place"):
+        ch.close(freight.holding_error())
+    assert not ch.closed and parked(ch) == (0, 1)
+    ch.close()
+    assert type(rx.failure()) is weft.Closed
+
+
+def test_l7_an_error_of_another_channel_can_be_the_reason(sides):
+    one, two = sides
+    ch, other = weft.Channel(), weft.Channel(name="other")
+    other.close()
+    with pytest.raises(weft.Closed) as closed:
+        other.recv_nowait()
+    rx = two.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    one.start(abroad.closing, ch, closed.value).join()
+    for party in (rx, two.start(abroad.receiving, ch, 1), one.start(abroad.receiving, ch, 1)):
+        error = party.failure()
+        assert type(error) is weft.Closed and "'other'" in str(error)
+
+
+def test_l7_a_channel_that_was_closed_before_it_travelled_is_closed_there(there):
+    ch = weft.Channel(3)
+    ch.send_nowait("left")
+    try:
+        raise freight.Boom("before")
+    except freight.Boom as error:
+        ch.close(error)
+    assert there.start(abroad.receiving, ch, 1).join() == ["left"]
+    error = there.start(abroad.receiving, ch, 1).failure()
+    assert type(error) is freight.Boom and "before" in str(error)
 
 
 def told(ch, party, side, script, *args):
@@ -320,6 +460,109 @@ def test_l8_a_channel_made_there_is_told_of_what_others_drop(sides):
     assert hearing.join() == [[n] for n in range(5)]
 
 
+def test_l8_what_poison_drops_is_counted_and_handed_over(there):
+    lost = []
+    ch = weft.Channel(5, on_undelivered=lost.append)
+    there.start(abroad.sending, ch, [1], [2]).join()
+    ch.poison()
+    assert lost == [[1], [2]] and ch.statistics().dropped == 2
+    assert type(there.start(abroad.sending, ch, 3).failure()) is weft.Poisoned
+
+
+# --- L9 Ends ---------------------------------------------------------------------------------------------------------
+
+
+def test_l9_an_end_lost_on_the_way_counts_as_closed(there):
+    ways = weft.Channel(3)
+    there.start(abroad.receiving, ways, 0).join()
+    ch = weft.Channel()
+    ways.send_nowait(ch.sender())
+    ways.send_nowait([1, {"end": ch.sender()}])
+    assert ch.statistics().senders == 2
+    rx = there.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    ways.poison()
+    assert type(rx.failure()) is weft.Closed
+    assert ch.statistics().senders == 0
+
+
+def test_l9_an_end_in_a_channel_that_everybody_has_dropped_counts_as_closed(there):
+    ways, ch = weft.Channel(3), weft.Channel()
+    there.start(abroad.receiving, ways, 0).join()
+    rx = there.start(abroad.receiving, ch, 1)
+    until_parked(ch, receivers=1)
+    ways.send_nowait(ch.sender())
+    del ways
+    assert type(rx.failure()) is weft.Closed
+
+
+def test_l9_an_end_that_arrives_counts_there_from_before_it_was_given_up_here(there):
+    ways, ch = weft.Channel(1), weft.Channel(1)
+    there.start(abroad.passing_ends, ways, ch.sender()).join()
+    assert not ch.closed and ch.statistics().senders == 1
+    end = ways.recv_nowait()
+    end.send_nowait("kept open on the way")
+    end.close()
+    assert drained(ch) == ["kept open on the way"] and ch.closed
+
+
+@pytest.mark.parametrize("how", ["returns", "fails", "cancelled"])
+def test_l9_a_process_that_ends_has_given_up_the_ends_it_was_given(place, how):
+    ch, started = weft.Channel(), weft.Channel(1)
+    tx = ch.sender()
+    function = {
+        "returns": abroad.holds_and_returns,
+        "fails": abroad.holds_and_fails,
+        "cancelled": abroad.holds_and_parks,
+    }
+    with contextlib.suppress(ExceptionGroup), weft.Group() as group:
+        process = group.spawn(function[how], tx, started, on=place)
+        tx.close()
+        started.recv().wait(LIMIT)
+        if how == "cancelled":
+            assert not ch.closed
+            process.cancel()
+    until(lambda: ch.closed)
+
+
+# --- L11 No frozen loop, L13 Good guest, L14 No foreign code under a lock --------------------------------------------
+
+
+def test_l11_a_wait_in_a_loop_there_raises_unless_it_can_be_done_at_once(place):
+    ch = weft.Channel(1)
+    with weft.Group() as group:
+        assert group.spawn(abroad.blocks_its_loop, ch, on=place).join().wait(LIMIT) == (True, "its own")
+    assert parked(ch) == (0, 0) and len(ch) == 0
+
+
+def test_l13_a_task_there_that_is_always_served_leaves_the_loop_to_others(place):
+    ch = weft.Channel(64)
+    with weft.Group() as group:
+        turns = group.spawn(abroad.turns_while_it_is_served, ch, 10, on=place)
+        with contextlib.suppress(weft.NoReceivers, weft.Closed):
+            for n in range(10**9):
+                ch.send(n).wait(LIMIT)
+        assert turns.join().wait(LIMIT) == 10
+
+
+def test_l14_what_is_run_to_pass_a_value_may_use_its_channel(sides):
+    sender, receiver = sides
+    ch, seen = weft.Channel(2), weft.Channel.unbounded()
+    rx = receiver.start(abroad.receiving, ch, 3)
+    sender.start(abroad.sending, ch, *[freight.Meddler(ch, seen) for _ in range(3)]).join()
+    rx.join()
+    assert {value[0] for value in drained(seen)} == {"taken to pieces", "made"}
+
+
+def test_l14_on_undelivered_may_use_its_channel(there):
+    lost = []
+    ch = weft.Channel(3, on_undelivered=lambda value: lost.append((value, ch.closed, len(ch), ch.close())))
+    ch.send_many([1, 2]).wait()
+    there.start(abroad.poisoning, ch, None).join()
+    until(lambda: len(lost) == 2)
+    assert lost == [(1, True, 0, None), (2, True, 0, None)]
+
+
 # --- L12 Structure --------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +574,115 @@ def a_process_has_a_result_and_a_name(function, place):
     assert process.done and process.result() == 42 and not process.cancelled()
     assert process.name.startswith(function.__name__) and named.name == "named" and named.result() == 2
     assert f"({place}) returned" in repr(process) and "laws_between.py" in repr(process)
+
+
+@pytest.mark.parametrize("function", [abroad.boom, abroad.boom_soon])
+def test_l12_a_failure_there_cancels_the_siblings_and_is_raised(place, function):
+    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
+        sibling = group.spawn(abroad.park_soon, on=place)
+        thread = group.spawn(abroad.park, on="thread")
+        process = group.spawn(function, "far", on=place, name="the one")
+    (error,) = caught.value.exceptions
+    assert type(error) is LookupError and error.args == ("far",)
+    assert function.__name__ in str(error.__cause__)
+    assert any("'the one'" in note and place in note for note in error.__notes__)
+    assert sibling.cancelled() and thread.cancelled() and not process.cancelled()
+    with pytest.raises(LookupError):
+        process.result()
+
+
+def test_l12_a_failure_here_cancels_what_is_there(place):
+    with pytest.raises(ExceptionGroup) as caught, weft.Group() as group:
+        processes = [group.spawn(function, on=place) for function in (abroad.park, abroad.park_soon)]
+        raise LookupError("here")
+    assert [type(error) for error in caught.value.exceptions] == [LookupError]
+    assert all(process.cancelled() for process in processes)
+
+
+def test_l12_system_exit_and_stop_iteration_there(place):
+    with pytest.raises(SystemExit), weft.Group() as group:
+        group.spawn(abroad.exits, on=place)
+    assert type(failure_of(abroad.stops, on=place)) is RuntimeError
+
+
+def test_l12_a_result_that_cannot_travel_is_the_processs_failure(place):
+    error = failure_of(abroad.returns_unfit, on=place)
+    assert isinstance(error, TypeError) and "cannot go to another place" in str(error)
+
+
+@pytest.mark.parametrize("function", [abroad.park, abroad.park_soon])
+def test_l12_a_process_there_is_cancelled_alone(place, function):
+    started = weft.Channel(2)
+    with weft.Group() as group:
+        process = group.spawn(function, started, on=place)
+        other = group.spawn(abroad.sum_of, (numbers := weft.Channel()).receiver(), on=place)
+        assert started.recv().wait(LIMIT) == "started"
+        process.cancel()
+        with pytest.raises(weft.Cancelled):
+            process.join().wait(LIMIT)
+        with numbers.sender() as tx:
+            tx.send(5).wait(LIMIT)
+    assert process.cancelled() and other.result() == 5
+    process.cancel()  # it has ended: nothing happens
+
+
+@pytest.mark.parametrize("function", [abroad.park, abroad.park_soon])
+def test_l12_a_groups_cancel_and_deadline_reach_there(place, function):
+    with weft.Group() as group:
+        process = group.spawn(function, on=place)
+        group.cancel()
+    assert process.cancelled() and group.cancelled
+    with weft.Group() as group:
+        process = group.spawn(function, on=place)
+        group.cancel_after(0.01)
+    assert process.cancelled() and group.cancelled
+
+
+def test_l12_a_join_stands_in_a_select(place):
+    never = weft.Channel()
+    with weft.Group() as group:
+        process = group.spawn(abroad.double, 4, on=place)
+        assert weft.select(never.recv(), process.join()).wait(LIMIT) == (1, 8)
+
+
+@pytest.mark.parametrize("function", [abroad.groups_here, abroad.groups_here_soon])
+def test_l12_groups_within_a_process_there(place, function):
+    ch = weft.Channel()
+    with weft.Group() as group:
+        process = group.spawn(function, ch, 5, on=place)
+        assert sorted(ch.recv().wait(LIMIT) for _ in range(5)) == list(range(5))
+    assert process.result() == "all ended"
+
+
+def test_l12_a_cancel_goes_down_through_groups_there(place):
+    ch = weft.Channel()
+    with weft.Group() as group:
+        process = group.spawn(abroad.groups_here, ch, 3, on=place)
+        until_parked(ch, senders=3)
+        process.cancel()
+    assert process.done and parked(ch) == (0, 0)
+
+
+def test_l12_what_cannot_be_found_there_is_refused_at_once(place):
+    def local():
+        pass
+
+    with weft.Group() as group:
+        for function, word in ((lambda: None, "lambda"), (local, "inside another one")):
+            with pytest.raises(TypeError, match=word) as caught:
+                group.spawn(function, on=place)
+            assert "top level" in str(caught.value)
+        with pytest.raises(TypeError, match="cannot go to another place"):
+            group.spawn(abroad.double, sys._getframe(), on=place)
+        with pytest.raises(TypeError, match=r"\[0\]\['lock'\]"):
+            group.spawn(abroad.double, {"lock": threading.Lock()}, on=place)
+        assert group.spawn(abroad.double, 3, on=place).join().wait(LIMIT) == 6
+
+
+def test_l12_arguments_that_cannot_be_made_there_fail_the_process(place):
+    for _ in range(2):
+        error = failure_of(abroad.double, freight.Refuses(), on=place)
+        assert type(error) is LookupError and "it is not made here" in str(error)
 
 
 __all__ = [name for name in dir() if name.startswith("test_")]

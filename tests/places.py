@@ -5,8 +5,10 @@ hold between any two places are tested in `laws_between.py`.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import textwrap
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -68,6 +70,30 @@ def spin(condition, what=""):
     while not condition():
         assert time.monotonic() < deadline, f"did not happen: {what or condition}"
         time.sleep(0.0001)
+
+
+def wakings(*processes):
+    """How often in a second threads of these processes wake, but for the one that asks; counted are the times that they have gone to
+    sleep again. Linux only."""
+    for _ in range(20):  # those that were just woken come to rest
+        before = _sleeps(processes)
+        time.sleep(0.05)
+        if _sleeps(processes) == before:
+            break
+    before = _sleeps(processes)
+    time.sleep(1)
+    return _sleeps(processes) - before
+
+
+def _sleeps(processes):
+    total = 0
+    for process in processes:
+        for thread in os.listdir(f"/proc/{process}/task"):
+            if int(thread) != threading.get_native_id():
+                with contextlib.suppress(OSError):
+                    status = Path(f"/proc/{process}/task/{thread}/status").read_text()
+                    total += int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return total
 
 
 def drained(ch):

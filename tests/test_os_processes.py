@@ -26,7 +26,7 @@ import pytest
 import weft
 import worlds
 from laws_between import *  # noqa: F403
-from places import DRIVERS, LINUX, Resident, at_home, drained, failure_of, source, spin, text_of
+from places import DRIVERS, LINUX, Resident, at_home, drained, failure_of, source, spin, text_of, wakings
 from weft import _os_process
 from worlds import IN_PYTHON, LIMIT, parked, until, until_parked
 
@@ -74,6 +74,11 @@ def pool():
 @pytest.fixture(params=DRIVERS)
 def there(request, pool):
     return Child(pool, 0, request.param)
+
+
+@pytest.fixture
+def place():
+    return "process"
 
 
 @pytest.fixture
@@ -460,6 +465,23 @@ def test_l9_ends_made_in_a_child_are_counted(child):
     assert ch.closed and drained(ch) == ["from an end"]
 
 
+@LINUX
+def test_l10_nobody_wakes_while_all_are_parked(pool, here):
+    ch, back = weft.Channel(), weft.Channel()
+    pids = {pool.spawn(os.getpid, worker=number).join().wait(LIMIT) for number in range(2)}
+    parties = [Child(pool, number, kind) for number in range(2) for kind in DRIVERS]
+    for party in parties:
+        party.start(abroad.receiving, ch, 1)
+        party.start(abroad.registered, {"a": ch, "b": back}, 1)
+        party.start(abroad.choosing, "random", ("recv", back), ("recv", ch))
+    here.start(abroad.receiving, ch, 1)
+    until(lambda: parked(ch) == (0, 13) and parked(back) == (0, 8))
+    woken = wakings("self", *pids)
+    ch.close()
+    back.close()
+    assert woken <= 5, "somebody polls"
+
+
 def test_statistics_are_the_same_there(child):
     ch = weft.Channel(3, name="counted")
     ch.send_many([1, 2]).wait()
@@ -662,7 +684,8 @@ def test_selecting_there_that_is_cancelled_has_taken_nothing(there):
 def test_a_storm_of_selectings_there_loses_nothing(pool):
     channels = {name: weft.Channel(capacity) for name, capacity in (("a", 0), ("b", 3), ("c", 500))}
     parties = [
-        pool.spawn(abroad.in_thread, abroad.storm_of_selecting, channels, 300, seed, worker=seed % 2) for seed in range(3)
+        pool.spawn(abroad.in_thread, abroad.storm_of_selecting, channels, 300, seed, worker=seed % 2)
+        for seed in range(3)
     ]
     given = []
     dice = random.Random(7)

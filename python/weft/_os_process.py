@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from weft._weft import Receiver, Sender
     from weft._worker import Order, Report
 
-    News = tuple[int, int] | int | BaseException  # the link's number and the system's; its status; why it was not started
+    News = (
+        tuple[int, int] | int | BaseException
+    )  # the link's number and the system's; its status; why it was not started
     # With a loop? And what it is to have of the place that wants it: `sys.path`, folder, environment.
     Manner = tuple[bool, list[str], str | None, dict[str, str]]
     Wish = tuple[Receiver[Order], Sender[Report], Sender[News], Manner]
@@ -208,7 +210,7 @@ class ProcessWorker(Worker):
 
     def _have_run(self, orders: Receiver[Order], reports: Sender[Report], manner: Manner) -> None:
         """The same, of a process that the program's first place starts."""
-        fate: Channel[News] = Channel.unbounded(name=f"{OWN} process: fate")
+        fate = Channel["News"].unbounded(name=f"{OWN} process: fate")
         life, peer = self._life, None
         with fate.receiver() as told:
             with orders, reports, fate.sender() as tells:

@@ -18,10 +18,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Wake, Waker};
 
+use crate::channel::ChannelObject;
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::home::Doorbell;
 use crate::op::OpObject;
-use crate::channel::ChannelObject;
 use crate::state::State;
 use crate::thread::Parker;
 use crate::value::Value;

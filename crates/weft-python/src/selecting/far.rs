@@ -279,7 +279,8 @@ impl SelectingObject {
             let mut cases = Vec::with_capacity(far.order.len());
             for place in &far.order {
                 // SAFETY: a channel or receiver, which the registration holds.
-                let via = inner.cases[*place as usize].as_ref().map(|(_, source, _)| unsafe { Via::of(source.as_ptr()) });
+                let via =
+                    inner.cases[*place as usize].as_ref().map(|(_, source, _)| unsafe { Via::of(source.as_ptr()) });
                 let remote = via.and_then(|via| via.channel.remote())?;
                 cases.push(Case { channel: remote.id(), action: Action::Recv });
             }
