@@ -112,7 +112,8 @@ class Channel(Generic[_T]):
     `capacity` is an int of 0 or more. `overflow` says what happens to a value sent when the buffer is full and nobody
     is waiting to receive: with "block" the sender waits, "drop_oldest" drops the oldest value of the buffer,
     "drop_newest" drops the value being sent, and "error" raises WouldBlock. `on_undelivered` is called with each value
-    that nobody will ever receive, by whoever caused that, and must not raise. `name` is for messages; without one it is
+    that nobody will ever receive, by whoever caused that (by a thread of weft's, when that was in another place), and
+    must not raise. `name` is for messages; without one it is
     the file and line of the creation.
 
     Iterating, with `for` or `async for`, receives until the channel is closed and drained; it raises what the channel
