@@ -15,6 +15,7 @@ import os
 import random
 import sys
 import threading
+import time
 
 import freight
 import weft
@@ -220,6 +221,73 @@ def storm_of_selecting(channels, count, seed):
         except StopAsyncIteration:
             break
     return taken
+
+
+def choosing_a_barrier(ch, turns):
+    """A select of a channel and a barrier at which one of three waits already; another one comes when it is told."""
+    barrier = weft.Barrier(3)
+    orders = []
+
+    def sync():
+        orders.append(barrier.sync().wait())
+
+    threads = [threading.Thread(target=sync)]
+    threads[0].start()
+    while barrier.waiting < 1:
+        time.sleep(0)
+    assert "1 of 3 waiting" in repr(barrier)
+
+    def come():
+        try:
+            turns.recv().wait(5)
+        except weft.Closed:
+            pass
+        sync()
+
+    threads.append(threading.Thread(target=come))
+    yield turns.send("started")
+    while len(turns):
+        yield weft.sleep(0.001)
+    threads[1].start()
+    chosen = tuple((yield weft.select(ch.recv(), barrier.sync())))
+    if chosen[0] == 0:
+        turns.close()
+        orders.append((yield barrier.sync()))
+    for thread in threads:
+        thread.join()
+    assert barrier.waiting == 0
+    return chosen, orders
+
+
+def storm_at_a_barrier(ch, parties, rounds):
+    """Each of these passes the barrier so many times, whatever it receives meanwhile. What they took, and in which order they came."""
+    barrier = weft.Barrier(parties)
+    taken, orders = [], []
+
+    def party():
+        passed = 0
+        while passed < rounds:
+            case, value = weft.select(ch.recv(), barrier.sync()).wait()
+            if case == 0:
+                taken.append(value)
+            else:
+                orders.append(value)
+                passed += 1
+
+    threads = [threading.Thread(target=party) for _ in range(parties - 1)]
+    for thread in threads:
+        thread.start()
+    passed = 0
+    while passed < rounds:
+        case, value = yield weft.select(ch.recv(), barrier.sync())
+        if case == 0:
+            taken.append(value)
+        else:
+            orders.append(value)
+            passed += 1
+    for thread in threads:
+        thread.join()
+    return taken, orders
 
 
 def closing(ch, error):

@@ -354,6 +354,25 @@ _WAITING = {
 }
 
 
+def leaves_a_barrier(ch):
+    """A loop is closed whose task waits in a select of a channel and a barrier."""
+    barrier = weft.Barrier(2)
+    loop = asyncio.new_event_loop()
+
+    async def party():
+        await weft.select(ch.recv(), barrier.sync())
+
+    task = loop.create_task(party())
+    loop.run_until_complete(asyncio.sleep(0))
+    before = barrier.waiting
+    loop.close()
+    task._log_destroy_pending = False
+    try:
+        barrier.sync().wait(0.05)
+    except TimeoutError:
+        return before, barrier.waiting, "timed out"
+
+
 def send_more_than_a_message(ch):
     """A gibibyte, in parts that are too small to be passed on as blocks. What it came to."""
     part = bytes(60 << 10)

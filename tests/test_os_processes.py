@@ -557,16 +557,48 @@ def test_a_select_there_with_an_event_a_descriptor_or_a_channel_of_the_childs_ow
     assert parked(ch) == (0, 0)
 
 
-def test_a_select_there_with_a_barrier_says_that_it_cannot_be(child):
-    ch = weft.Channel()
-    process = child.pool.spawn(abroad.in_thread, _with_barrier, ch, worker=0)
-    well, error = process.join().wait(LIMIT)
-    assert not well and type(error) is RuntimeError and "barrier" in str(error)
+@pytest.mark.parametrize("first", ["channel", "barrier"])
+def test_a_select_there_with_a_barrier_at_which_others_wait_already(there, first):
+    ch, started = weft.Channel(), weft.Channel(1)
+    party = there.start(abroad.choosing_a_barrier, ch, started)
+    started.recv().wait(LIMIT)
+    until_parked(ch, receivers=1)
+    if first == "channel":
+        ch.send("v").wait(LIMIT)
+    else:
+        started.send("come too").wait(LIMIT)
+    chosen, orders = party.join()
+    if first == "channel":
+        assert chosen == (0, "v")
+        assert sorted(orders) == [0, 1, 2]  # the one that took the value came back
+    else:
+        assert chosen[0] == 1 and sorted([chosen[1], *orders]) == [0, 1, 2]
     assert parked(ch) == (0, 0)
 
 
-def _with_barrier(ch):
-    yield weft.select(ch.recv(), weft.Barrier(2).sync())
+def test_nobody_there_passes_a_barrier_because_of_a_party_that_is_gone(child):
+    ch = weft.Channel()
+    assert child.call(kin.leaves_a_barrier, ch) == (1, 0, "timed out")
+    assert parked(ch) == (0, 0)
+
+
+def test_a_storm_of_selects_there_with_a_barrier_loses_nothing_and_nobody_passes_alone(there):
+    ch = weft.Channel()
+    party = there.start(abroad.storm_at_a_barrier, ch, 3, 100)
+    given = 0
+    dice = random.Random(8)
+    while not party.done:
+        try:
+            ch.send(given).wait(dice.random() / 1000)
+            given += 1
+        except TimeoutError:
+            pass
+        except weft.Closed:
+            break
+    taken, orders = party.join()
+    assert sorted(taken) == list(range(given))
+    assert all(orders.count(order) == 100 for order in range(3)) and len(orders) == 300
+    assert parked(ch) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", ["timer", "event", "descriptor"])

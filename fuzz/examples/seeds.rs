@@ -61,7 +61,7 @@ fn requests(start: &[u8]) -> Vec<Vec<u8>> {
     }
     drop(root);
     answers.iter().take(OPERATIONS).for_each(drop);
-    frames.splice(OPERATIONS..OPERATIONS, ahead());
+    frames.splice(OPERATIONS..OPERATIONS, ahead().into_iter().chain(barrier()));
     frames
 }
 
@@ -69,6 +69,14 @@ fn requests(start: &[u8]) -> Vec<Vec<u8>> {
 fn ahead() -> [Vec<u8>; 2] {
     let channel = 4_u64.to_le_bytes();
     [framed([&[10][..], &channel, &value()].concat()), framed([&[11][..], &channel].concat())]
+}
+
+/// A barrier, two who pass it, and its end.
+fn barrier() -> [Vec<u8>; 4] {
+    let (barrier, parties) = (99_u64.to_le_bytes(), 2_u64.to_le_bytes());
+    let sync = |id: u64| [&[0][..], &id.to_le_bytes(), &[0, 1], &1_u32.to_le_bytes(), &barrier, &[4]].concat();
+    let made = [&[13][..], &barrier, &parties].concat();
+    [made, sync(77), sync(78), [&[14][..], &barrier].concat()].map(framed)
 }
 
 /// What a root would write that dropped a value of channel 3, which the child made.

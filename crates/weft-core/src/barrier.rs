@@ -64,6 +64,19 @@ impl Barrier {
         count
     }
 
+    /// Shows the waiter of everybody who is parked here, with the lock held: it must neither drop nor wake, nor use the barrier.
+    pub fn waiters(&self, mut waiter: impl FnMut(NonNull<Waiter>)) {
+        self.lock.lock();
+        // SAFETY: the lock is held.
+        self.queue.with_mut(|queue| unsafe {
+            for parked in (*queue).waiters() {
+                waiter(NonNull::from(parked));
+            }
+        });
+        // SAFETY: locked above.
+        unsafe { self.lock.unlock() };
+    }
+
     /// Shows a garbage collector the waiters parked here, as [`Chan::visit`](crate::chan::Chan::visit) does.
     pub fn visit(&self, mut waiter: impl FnMut(NonNull<Waiter>)) {
         if self.lock.try_lock() {

@@ -141,6 +141,20 @@ impl Client {
         End::new(Side::Both, Arc::new(about), channel, self.inner.clone(), true)
     }
 
+    /// Makes a barrier of so many parties in the root, for operations of this process: see [`Action::Sync`](crate::Action::Sync).
+    /// [`len`](Self::len) says how many wait there.
+    pub fn barrier(&self, parties: usize) -> ChannelId {
+        // Relaxed: as above.
+        let barrier = self.inner.last_channel.fetch_add(2, Ordering::Relaxed);
+        self.inner.tell(Request::Barrier { barrier, parties });
+        barrier
+    }
+
+    /// The barrier is not needed any more. Nobody waits there.
+    pub fn scrap(&self, barrier: ChannelId) {
+        self.inner.tell(Request::Scrap { barrier });
+    }
+
     /// Has what is dropped of a channel that was created here (by poison, an overflow policy, or because its last receiver left, whosever doing that is)
     /// handed to `hearer`, until [`unhear`](Self::unhear).
     pub fn hear(&self, channel: ChannelId, hearer: Hearer) {

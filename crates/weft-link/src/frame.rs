@@ -190,6 +190,15 @@ pub(crate) enum Request {
     Taken {
         channel: ChannelId,
     },
+    /// A barrier, which nobody else will know.
+    Barrier {
+        barrier: ChannelId,
+        parties: usize,
+    },
+    /// Nobody needs the barrier any more.
+    Scrap {
+        barrier: ChannelId,
+    },
     /// Of a channel that was made here: what is dropped of it is to be handed over.
     Hear {
         channel: ChannelId,
@@ -299,6 +308,7 @@ impl Request {
                             writer.u8(3);
                             writer.u64(max as u64);
                         }
+                        Action::Sync => writer.u8(4),
                     }
                 }
             }
@@ -364,6 +374,15 @@ impl Request {
                 writer.u8(12);
                 writer.u64(channel);
             }
+            Self::Barrier { barrier, parties } => {
+                writer.u8(13);
+                writer.u64(barrier);
+                writer.u64(parties as u64);
+            }
+            Self::Scrap { barrier } => {
+                writer.u8(14);
+                writer.u64(barrier);
+            }
             Self::Notices(said) => return notices(&said),
         }
         writer.finish()
@@ -390,6 +409,7 @@ impl Request {
                         },
                         2 => Action::Recv,
                         3 => Action::RecvMany(reader.size()?),
+                        4 => Action::Sync,
                         _ => return Err(Broken("an unknown action")),
                     };
                     Ok(Case { channel, action })
@@ -418,6 +438,8 @@ impl Request {
             10 => Self::Put { channel: reader.u64()?, value: reader.wire()? },
             11 => Self::Taken { channel: reader.u64()? },
             12 => Self::Hear { channel: reader.u64()? },
+            13 => Self::Barrier { barrier: reader.u64()?, parties: reader.size()? },
+            14 => Self::Scrap { barrier: reader.u64()? },
             NOTICES => Self::Notices(reader.notices()?),
             _ => return Err(Broken("an unknown request")),
         };

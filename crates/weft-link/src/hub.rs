@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use rustc_hash::FxHashMap;
+use weft_core::barrier::Barrier;
 use weft_core::chan::{Chan, End as Ended, Outcome, Overflow, SharedWord, Wakes};
 use weft_core::error::Cause;
 
@@ -27,10 +28,10 @@ use crate::end::{About, ChannelId, End, Place, Side};
 use crate::frame::{self, Broken, Ends, Frame, Question, Reply, Request, Said};
 use crate::inbox::Inbox;
 use crate::memory::{Parcel, Wire};
-use crate::operation::{Decided, Operation, RemoteCause};
+use crate::operation::{Action, Decided, Operation, RemoteCause};
 use crate::os::{Socket, Watch};
 use crate::outbox::Outbox;
-use crate::party::{Party, Work};
+use crate::party::{Party, Stand, Work};
 use crate::reading::{self, Lead, Leader, Reading};
 
 /// What the embedding program does for the hub. Each is called without a lock, by whichever thread came upon it, and must not wait.
@@ -275,6 +276,8 @@ struct Book<V: Parcel> {
     dead: bool,
     parties: FxHashMap<u64, Arc<Party<V>>>,
     held: FxHashMap<ChannelId, Held<V>>,
+    /// Those that it made, by numbers of the same kind.
+    barriers: FxHashMap<ChannelId, Arc<Barrier>>,
     /// By the address of the channel, which `held` keeps.
     numbers: FxHashMap<usize, ChannelId>,
     last: ChannelId,
@@ -301,6 +304,7 @@ impl<V: Parcel> Default for Book<V> {
             dead: false,
             parties: FxHashMap::default(),
             held: FxHashMap::default(),
+            barriers: FxHashMap::default(),
             numbers: FxHashMap::default(),
             // The root's numbers are even, the child's own odd.
             last: 0,
@@ -344,6 +348,11 @@ impl<V: Parcel> Book<V> {
             leases = Some(words).filter(|words| !words.is_empty());
         }
         Some(Taken { chan, about, counted, was_last, leases })
+    }
+
+    /// Whether nothing new of the peer's can have this number.
+    fn is_taken(&self, number: ChannelId) -> bool {
+        number % 2 == 0 || self.held.contains_key(&number) || self.barriers.contains_key(&number)
     }
 
     fn put(&mut self, channel: ChannelId, side: Side, counted: bool) {
@@ -455,7 +464,7 @@ impl<V: Parcel> Peer<V> {
             Request::Create { channel, about } => {
                 let chan = Arc::new(Chan::new(about.capacity, about.overflow));
                 let mut book = lock(&self.book);
-                if channel % 2 == 0 || book.held.contains_key(&channel) {
+                if book.is_taken(channel) {
                     return Err(Broken("a new channel whose number is taken"));
                 }
                 book.enter(channel, chan, Arc::new(about));
@@ -505,6 +514,18 @@ impl<V: Parcel> Peer<V> {
                 // Else the child has closed its last end meanwhile.
                 turn.wakes.extend(self.chan(channel).map(|chan| chan.settle()));
             }
+            Request::Barrier { barrier, parties } => {
+                let mut book = lock(&self.book);
+                if book.is_taken(barrier) {
+                    return Err(Broken("a new barrier whose number is taken"));
+                }
+                book.barriers.insert(barrier, Arc::new(Barrier::new(parties)));
+            }
+            Request::Scrap { barrier } => {
+                let scrapped = lock(&self.book).barriers.remove(&barrier);
+                // Without the lock. Who waits there has a share of it.
+                drop(scrapped.ok_or(Broken("a barrier that is not there"))?);
+            }
             Request::Hear { channel } => {
                 if channel % 2 == 0 {
                     return Err(Broken("a wish to hear of another's channel"));
@@ -524,8 +545,13 @@ impl<V: Parcel> Peer<V> {
     }
 
     fn begin(self: &Arc<Self>, id: u64, operation: Operation, turn: &mut Turn) -> Result<(), Broken> {
-        let mut cases = Vec::with_capacity(operation.cases.len());
+        let mut stands = Vec::with_capacity(operation.cases.len());
         for (index, case) in operation.cases.into_iter().enumerate() {
+            if let Action::Sync = case.action {
+                let barrier = lock(&self.book).barriers.get(&case.channel).cloned();
+                stands.push(Stand::at_barrier(barrier.ok_or(Broken("a barrier that is not there"))?));
+                continue;
+            }
             let Some(chan) = self.chan(case.channel) else {
                 // The child has closed its last end meanwhile, in another thread.
                 let outcome = Outcome::Ended(Ended::Closed);
@@ -533,9 +559,9 @@ impl<V: Parcel> Peer<V> {
                 turn.frames.extend(self.frame(Reply::Decided { id, decided }));
                 return Ok(());
             };
-            cases.push((case.channel, chan, Work::of(case.action)));
+            stands.push(Stand::on_channel(case.channel, chan, Work::of(case.action)));
         }
-        Party::new(self.clone(), id, cases).begin(operation.policy, operation.park, turn)
+        Party::new(self.clone(), id, stands).begin(operation.policy, operation.park, turn)
     }
 
     fn answer(&self, channel: ChannelId, question: Question, turn: &mut Turn) -> Said {
@@ -562,7 +588,10 @@ impl<V: Parcel> Peer<V> {
             // The child has closed its last end meanwhile, as above.
             (Question::Close(_) | Question::Poison(_), None) => Said::First(false),
             (Question::Statistics, None) => Said::Statistics(weft_core::Statistics::default()),
-            (Question::Length, None) => Said::Length(0),
+            (Question::Length, None) => {
+                let barrier = lock(&self.book).barriers.get(&channel).cloned();
+                Said::Length(barrier.map_or(0, |barrier| barrier.waiting()))
+            }
             (Question::End, None) => Said::End(Some(Ended::Closed), None),
         }
     }

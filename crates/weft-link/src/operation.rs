@@ -40,6 +40,9 @@ pub enum Action {
     Recv,
     /// Receives at least one value, then as many as are there, up to this number. Many large ones come in several batches.
     RecvMany(usize),
+    /// Takes part in a barrier ([`Client::barrier`](crate::Client::barrier)), whose number stands for the channel's. How many came before is what was
+    /// sent.
+    Sync,
 }
 
 /// What became of an operation.

@@ -16,8 +16,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
+use weft_core::barrier::{Barrier, SyncCase};
 use weft_core::chan::{Chan, Outcome, Wakes};
-use weft_core::select::{self, Case, Policy, RecvCase, SendCase};
+use weft_core::select::{self, Case, Gate, Policy, RecvCase, SendCase};
 use weft_core::waiter::Waiter;
 use weft_core::waitq::Node;
 
@@ -48,19 +49,93 @@ impl<V: Parcel> Work<V> {
             Action::SendMany(wires) => Self::SendMany(wires.into_iter().map(V::from_wire).collect()),
             Action::Recv => Self::Recv(1),
             Action::RecvMany(max) => Self::Recv(max.max(1)),
+            Action::Sync => unreachable!("a barrier is no channel"),
         }
     }
 }
 
 /// A case and its place in the queue.
-struct Stand<V> {
-    channel: ChannelId,
-    chan: Arc<Chan<V>>,
-    node: Node<V>,
-    kind: Kind<V>,
+pub(crate) enum Stand<V> {
+    Channel { channel: ChannelId, chan: Arc<Chan<V>>, node: Node<V>, kind: Kind<V> },
+    Barrier { barrier: Arc<Barrier>, node: Node<usize> },
 }
 
-enum Kind<V> {
+impl<V> Stand<V> {
+    pub(crate) fn on_channel(channel: ChannelId, chan: Arc<Chan<V>>, work: Work<V>) -> Self {
+        let (first, kind) = match work {
+            Work::Send(value) => (Some(value), Kind::Send(Mutex::default())),
+            Work::SendMany(mut values) => (values.pop_front(), Kind::Send(Mutex::new(values))),
+            Work::Recv(max) => (None, Kind::Recv(max)),
+        };
+        Self::Channel { channel, chan, node: Node::new(first), kind }
+    }
+
+    pub(crate) fn at_barrier(barrier: Arc<Barrier>) -> Self {
+        Self::Barrier { barrier, node: Node::new(None) }
+    }
+
+    /// # Safety
+    /// The node is in no queue, and the waiter goes away after it.
+    unsafe fn bind(&self, waiter: *const Waiter, case: u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::Channel { node, .. } => node.bind(waiter, case),
+                Self::Barrier { node, .. } => node.bind(waiter, case),
+            }
+        }
+    }
+
+    fn as_case(&self) -> StandCase<'_, V> {
+        match self {
+            Self::Channel { chan, node, kind: Kind::Send(_), .. } => StandCase::Send(SendCase { chan, node }),
+            Self::Channel { chan, node, kind: Kind::Recv(_), .. } => StandCase::Recv(RecvCase { chan, node }),
+            Self::Barrier { barrier, node } => StandCase::Sync(SyncCase { barrier, node }),
+        }
+    }
+}
+
+/// A stand as weft-core sees it.
+enum StandCase<'a, V> {
+    Send(SendCase<'a, V>),
+    Recv(RecvCase<'a, V>),
+    Sync(SyncCase<'a>),
+}
+
+impl<V> StandCase<'_, V> {
+    fn inner(&self) -> &dyn Case {
+        match self {
+            Self::Send(case) => case,
+            Self::Recv(case) => case,
+            Self::Sync(case) => case,
+        }
+    }
+}
+
+// SAFETY: each method passes on to a case that keeps the contract.
+unsafe impl<V> Case for StandCase<'_, V> {
+    fn lock(&self) -> Option<&Gate> {
+        self.inner().lock()
+    }
+    unsafe fn ready(&self) -> bool {
+        // SAFETY: passed on.
+        unsafe { self.inner().ready() }
+    }
+    unsafe fn commit(&self, wakes: &mut Wakes) -> bool {
+        // SAFETY: passed on.
+        unsafe { self.inner().commit(wakes) }
+    }
+    unsafe fn park(&self) {
+        // SAFETY: passed on.
+        unsafe { self.inner().park() }
+    }
+    unsafe fn unlink(&self) {
+        // SAFETY: passed on.
+        unsafe { self.inner().unlink() }
+    }
+}
+
+pub(crate) enum Kind<V> {
     /// With what is to be sent after the first, which is in the node. Locked by nobody but who concludes.
     Send(Mutex<VecDeque<V>>),
     /// At most so many.
@@ -75,16 +150,8 @@ pub(crate) struct Party<V: Parcel> {
 }
 
 impl<V: Parcel> Party<V> {
-    pub(crate) fn new(peer: Arc<Peer<V>>, id: u64, cases: Vec<(ChannelId, Arc<Chan<V>>, Work<V>)>) -> Arc<Self> {
-        let stands = cases.into_iter().map(|(channel, chan, work)| {
-            let (first, kind) = match work {
-                Work::Send(value) => (Some(value), Kind::Send(Mutex::default())),
-                Work::SendMany(mut values) => (values.pop_front(), Kind::Send(Mutex::new(values))),
-                Work::Recv(max) => (None, Kind::Recv(max)),
-            };
-            Stand { channel, chan, node: Node::new(first), kind }
-        });
-        Arc::new(Self { waiter: Waiter::new(), stands: stands.collect(), peer, id })
+    pub(crate) fn new(peer: Arc<Peer<V>>, id: u64, stands: Vec<Stand<V>>) -> Arc<Self> {
+        Arc::new(Self { waiter: Waiter::new(), stands: stands.into(), peer, id })
     }
 
     /// Performs the operation, or parks it.
@@ -95,7 +162,7 @@ impl<V: Parcel> Party<V> {
             }
             for (stand, case) in self.stands.iter().zip(0..) {
                 // SAFETY: new, so in no queue; the waiter is in the same allocation as the node.
-                unsafe { stand.node.bind(&raw const self.waiter, case) };
+                unsafe { stand.bind(&raw const self.waiter, case) };
             }
             // SAFETY: the waiter is new.
             unsafe { self.waiter.arm(Waker::from(self.clone())) };
@@ -150,27 +217,27 @@ impl<V: Parcel> Party<V> {
 
     /// Calls `f` with the cases as select.rs of weft-core wants them.
     fn with_cases<R>(&self, f: impl FnOnce(&[&dyn Case]) -> R) -> R {
-        if let [Stand { chan, node, kind, .. }] = &*self.stands {
-            return match kind {
-                Kind::Send(_) => f(&[&SendCase { chan, node }]),
-                Kind::Recv(_) => f(&[&RecvCase { chan, node }]),
-            };
+        if let [stand] = &*self.stands {
+            return f(&[stand.as_case().inner()]);
         }
-        let senders: Vec<_> = self.stands.iter().map(|Stand { chan, node, .. }| SendCase { chan, node }).collect();
-        let receivers: Vec<_> = self.stands.iter().map(|Stand { chan, node, .. }| RecvCase { chan, node }).collect();
-        let cases = self.stands.iter().zip(senders.iter().zip(&receivers));
-        let cases: Vec<&dyn Case> = cases
-            .map(|(stand, (sender, receiver))| match stand.kind {
-                Kind::Send(_) => sender as &dyn Case,
-                Kind::Recv(_) => receiver,
-            })
-            .collect();
+        let cases: Vec<_> = self.stands.iter().map(Stand::as_case).collect();
+        let cases: Vec<&dyn Case> = cases.iter().map(|case| case as &dyn Case).collect();
         f(&cases)
     }
 
     /// Answers, for a case that was decided, unless there is nobody to answer: then what was received goes back.
     fn conclude(&self, case: usize, frames: &mut Vec<Frame>, wakes: &mut Vec<Wakes>) {
-        let Stand { channel, chan, node, kind } = &self.stands[case];
+        let (channel, chan, node, kind) = match &self.stands[case] {
+            Stand::Channel { channel, chan, node, kind } => (channel, chan, node, kind),
+            Stand::Barrier { node, .. } => {
+                // SAFETY: decided, as below.
+                let (slot, outcome) = unsafe { node.take() };
+                let sent = slot.unwrap_or(0);
+                let decided = Decided { case, outcome, sent, received: Vec::new(), cause: None };
+                frames.extend(self.peer.frame(Reply::Decided { id: self.id, decided }));
+                return;
+            }
+        };
         // SAFETY: decided, by `attempt` or as `met` said: the slot is ours.
         let (slot, outcome) = unsafe { node.take() };
         let mut decided = Decided { case, outcome, sent: 0, received: Vec::new(), cause: None };

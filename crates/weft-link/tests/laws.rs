@@ -399,6 +399,38 @@ fn who_made_a_channel_is_handed_what_is_dropped_of_it_as_long_as_it_has_an_end()
 }
 
 #[test]
+fn a_select_of_a_channel_and_a_barrier_commits_one() {
+    let root = Root::new();
+    let (chan, end) = root.channel(0);
+    let child = root.child([end]);
+    let barrier = child.client.barrier(2);
+    let cases = |channel| vec![recv(channel), Case { channel: barrier, action: Action::Sync }];
+    let select = |token| child.submit(token, true, cases(child.channel(0)));
+    // The channel first: nobody waits at the barrier any more.
+    select(1);
+    child.settle();
+    assert_eq!(child.client.len(barrier), Ok(1));
+    let (sent, wakes) = chan.try_send(Value(number(7)));
+    wakes.wake();
+    assert!(sent.is_ok());
+    let (1, Answer::Decided(decided)) = child.answer() else { panic!() };
+    assert_eq!((decided.case, decided.received.len()), (0, 1));
+    assert_eq!(child.client.len(barrier), Ok(0));
+    // The barrier first: both pass, and nobody waits on the channel.
+    select(2);
+    select(3);
+    let mut answers = [child.answer(), child.answer()];
+    answers.sort_by_key(|(token, _)| *token);
+    let [(2, Answer::Decided(one)), (3, Answer::Decided(two))] = answers else { panic!("{answers:?}") };
+    assert_eq!((one.case, one.sent, two.case, two.sent), (1, 0, 1, 1));
+    assert_eq!(chan.statistics().parked_receivers, 0);
+    child.client.scrap(barrier);
+    assert_eq!(child.client.len(barrier), Ok(0));
+    select(4);
+    assert!(matches!(root.log.gone(child.peer), Departure::Failed(why) if why.contains("a barrier that is not there")));
+}
+
+#[test]
 fn values_that_are_given_back_are_received_next_in_their_order() {
     let root = Root::new();
     let (chan, end) = root.channel(8);

@@ -2,9 +2,15 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
+use std::sync::OnceLock;
+use std::task::Waker;
 
 use weft_core::barrier::Barrier;
+use weft_core::selecting::LOOK;
+use weft_core::waiter::Claim;
+use weft_link::{ChannelId, Client};
 
+use crate::crossing::remote::{self, detached};
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::op::OpObject;
 use crate::origin::Origin;
@@ -15,7 +21,10 @@ use crate::{channel, errors, op};
 #[repr(C)]
 pub struct BarrierObject {
     head: PyObject,
+    /// Not used once the root has taken its place.
     pub barrier: Barrier,
+    /// Its number in the root, in a process that is not that: since it first stood in a select beside a channel that the root keeps.
+    far: OnceLock<ChannelId>,
     /// How often the process had been forked when it was made.
     forks: u32,
     made: Origin,
@@ -39,8 +48,51 @@ impl BarrierObject {
         Ok(())
     }
 
+    /// Its number in the root, if it is there.
+    #[inline]
+    pub fn far(&self) -> Option<ChannelId> {
+        self.far.get().copied()
+    }
+
+    /// Has the root keep it from now on. Who waits is woken to wait there, as with a channel (`share::move_to_root`).
+    pub fn move_to_root(&self, client: &'static Client) {
+        if self.far().is_some() {
+            return;
+        }
+        let number = client.barrier(self.barrier.parties());
+        if self.far.set(number).is_err() {
+            // Another thread was faster.
+            return client.scrap(number);
+        }
+        let mut wakers = Vec::new();
+        // SAFETY: what is parked is alive.
+        self.barrier.waiters(|waiter| wakers.extend(unsafe { waiter.as_ref() }.claim(LOOK).and_then(Claim::finish)));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// How many wait.
+    fn waiting(&self) -> usize {
+        match (self.far(), remote::link()) {
+            // Of a root that is gone nobody knows anything.
+            (Some(number), Some(client)) => detached(|| client.len(number)).unwrap_or(0),
+            _ => self.barrier.waiting(),
+        }
+    }
+
     /// Withdraws the parties whose world has ended: nobody is to pass because of them.
-    pub fn turn_away_the_gone(&self) {
+    pub fn turn_away_the_gone(&self, state: &State) {
+        if self.far().is_some() {
+            let here = |op: &Owned| {
+                // SAFETY: an operation, which we hold.
+                let op = unsafe { OpObject::of(op.as_ptr()) };
+                op.is_sync_at(self)
+            };
+            for op in state.place.parked().into_iter().filter(here) {
+                // SAFETY: as above.
+                unsafe { OpObject::of(op.as_ptr()) }.withdraw_forsaken();
+            }
+            return;
+        }
         let mut parked = Vec::new();
         self.barrier.visit(|waiter| {
             // SAFETY: in the queue, so alive.
@@ -75,6 +127,7 @@ unsafe extern "C" fn new(
             let object = ffi::allocate(kind)?;
             let this: *mut BarrierObject = object.as_ptr().cast();
             (&raw mut (*this).barrier).write(Barrier::new(parties));
+            (&raw mut (*this).far).write(OnceLock::new());
             (&raw mut (*this).forks).write(channel::forks());
             (&raw mut (*this).made).write(Origin::here());
             Ok(object)
@@ -100,8 +153,9 @@ unsafe extern "C" fn get_waiting(slf: *mut PyObject, _: *mut c_void) -> *mut PyO
         // SAFETY: see `sync`.
         let this = unsafe { BarrierObject::of(slf) };
         this.check_fork()?;
-        this.turn_away_the_gone();
-        ffi::integer(this.barrier.waiting())
+        // SAFETY: see `sync`.
+        this.turn_away_the_gone(unsafe { State::of(slf) });
+        ffi::integer(this.waiting())
     })
 }
 
@@ -111,7 +165,7 @@ unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
         let this = unsafe { BarrierObject::of(slf) };
         let waiting = match this.is_inherited() {
             true => "inherited over a fork".to_owned(),
-            false => format!("{} of {} waiting", this.barrier.waiting(), this.barrier.parties()),
+            false => format!("{} of {} waiting", this.waiting(), this.barrier.parties()),
         };
         ffi::string(&format!("<weft.Barrier {waiting}, made at {}>", this.made.short()))
     })
@@ -140,6 +194,9 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
         let this: *mut BarrierObject = slf.cast();
         if !(*this).is_inherited() {
             ptr::drop_in_place(&raw mut (*this).barrier);
+            if let (Some(number), Some(client)) = ((*this).far(), remote::link()) {
+                client.scrap(number);
+            }
         }
         (*this).made.forget();
         ffi::free(slf);

@@ -35,7 +35,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use smallvec::SmallVec;
-use weft_core::barrier::Barrier;
 use weft_core::chan::{Chan, Wakes};
 use weft_core::select::{self, Policy};
 use weft_core::waiter::Waiter;
@@ -488,9 +487,20 @@ impl OpObject {
         matches!(self.extra(), Extra::Time(iterating) if *iterating > 0.0)
     }
 
-    fn barrier(&self) -> &Barrier {
+    fn barrier(&self) -> &BarrierObject {
         // SAFETY: a sync's owner is its barrier.
-        unsafe { &BarrierObject::of(self.owner).barrier }
+        unsafe { BarrierObject::of(self.owner) }
+    }
+
+    /// Whether it waits for this barrier, among others.
+    pub fn is_sync_at(&self, barrier: &BarrierObject) -> bool {
+        self.with_leaves(|leaves| {
+            leaves.iter().any(|leaf| {
+                // SAFETY: held by the select, or this operation itself.
+                let leaf = unsafe { &**leaf };
+                leaf.kind == Kind::Sync && ptr::eq(leaf.barrier(), barrier)
+            })
+        })
     }
 
     /// Begins to perform: once only.

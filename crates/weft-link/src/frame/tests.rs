@@ -76,6 +76,7 @@ proptest! {
             Case { channel: 1, action },
             Case { channel: u64::MAX, action: Action::RecvMany(max) },
             Case { channel: 3, action: Action::Recv },
+            Case { channel: 5, action: Action::Sync },
         ];
         let frame = Request::Operation { id, operation: Operation { policy: Policy::Priority, park, cases } }.write(&Nowhere);
         let request = Request::read(body(&frame), &Nowhere);
@@ -85,11 +86,16 @@ proptest! {
         }
         let Ok(Request::Operation { id: read, operation }) = request else { panic!() };
         prop_assert_eq!((read, operation.park, operation.policy), (id, park, Policy::Priority));
-        let [first, second, third] = &operation.cases[..] else { panic!() };
+        let [first, second, third, fourth] = &operation.cases[..] else { panic!() };
         let Action::SendMany(wires) = &first.action else { panic!() };
         prop_assert_eq!(wires.iter().map(parts).collect::<Vec<_>>(), values);
         assert!(matches!(second, Case { channel: u64::MAX, action: Action::RecvMany(read) } if *read == max));
         assert!(matches!(third, Case { channel: 3, action: Action::Recv }));
+        assert!(matches!(fourth, Case { channel: 5, action: Action::Sync }));
+        let frame = Request::Barrier { barrier: id, parties: max }.write(&Nowhere);
+        assert!(matches!(Request::read(body(&frame), &Nowhere), Ok(Request::Barrier { barrier, parties }) if (barrier, parties) == (id, max)));
+        let frame = Request::Scrap { barrier: id }.write(&Nowhere);
+        assert!(matches!(Request::read(body(&frame), &Nowhere), Ok(Request::Scrap { barrier }) if barrier == id));
     }
 
     #[test]

@@ -197,6 +197,13 @@ impl Place {
         self.inner().parked.insert(op.as_ptr().cast());
     }
 
+    /// What is parked with a bell.
+    pub fn parked(&self) -> Vec<Owned> {
+        let inner = self.inner();
+        // SAFETY: a parked operation is alive: its nodes count as references.
+        inner.parked.iter().map(|op| unsafe { Owned::from_borrowed(op.cast()) }).collect()
+    }
+
     /// It parks no more.
     pub fn leave(&self, op: &OpObject) {
         self.inner().parked.remove(&op.as_ptr().cast());

@@ -22,8 +22,9 @@ impl OpObject {
             Extra::Select(select) => select.leaves().iter().any(|leaf| {
                 // SAFETY: the select holds its leaves.
                 let leaf = unsafe { &**leaf };
-                leaf.is_on_channel() && leaf.channel().is_sharing()
+                (leaf.is_on_channel() && leaf.channel().is_sharing()) || leaf.is_far()
             }),
+            Extra::Sync(_) => self.is_far(),
             _ => false,
         }
     }

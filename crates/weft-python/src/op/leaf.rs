@@ -5,7 +5,6 @@ use weft_core::chan::{Outcome, Wakes};
 use weft_core::select::{Case, Gate, Outside, RecvCase, SendCase};
 
 use super::{Asleep, Extra, FEW, Kind, OpObject};
-use crate::barrier::BarrierObject;
 use crate::ffi::Py;
 use crate::io;
 use crate::timers::TickObject;
@@ -100,7 +99,7 @@ impl OpObject {
         if self.is(Self::DEAD_END) {
             return Leaf::Outside(Outside { ready: true });
         }
-        if self.remote().is_some() {
+        if self.is_far() {
             return Leaf::Outside(Outside { ready: false });
         }
         self.as_case_here()
@@ -113,7 +112,7 @@ impl OpObject {
                 Leaf::Recv(RecvCase { chan: self.chan(), node: &self.node })
             }
             Kind::Sync => match self.extra() {
-                Extra::Sync(node) => Leaf::Sync(SyncCase { barrier: self.barrier(), node }),
+                Extra::Sync(node) => Leaf::Sync(SyncCase { barrier: &self.barrier().barrier, node }),
                 _ => unreachable!("a sync has its node"),
             },
             // A tick that is not due yet may still be closed.
@@ -163,14 +162,13 @@ impl OpObject {
                 self.set_due(tick.next());
                 self.set(Self::READY, tick.is_closed() || self.due() <= self.state().monotonic()?);
             }
-            // SAFETY: a sync's owner is its barrier.
-            (Kind::Sync, _) => unsafe {
-                let barrier = BarrierObject::of(self.owner);
+            (Kind::Sync, _) => {
+                let barrier = self.barrier();
                 barrier.check_fork()?;
-                if barrier.barrier.waiting() + 1 >= barrier.barrier.parties() {
-                    barrier.turn_away_the_gone();
+                if barrier.far().is_some() || barrier.barrier.waiting() + 1 >= barrier.barrier.parties() {
+                    barrier.turn_away_the_gone(self.state());
                 }
-            },
+            }
             (Kind::Readable, Extra::Descriptor { fd, .. }) => self.set(Self::READY, io::is_ready(*fd, false)?),
             (Kind::Writable, Extra::Descriptor { fd, .. }) => self.set(Self::READY, io::is_ready(*fd, true)?),
             _ => {}

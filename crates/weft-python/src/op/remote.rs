@@ -26,28 +26,30 @@ impl OpObject {
         if self.is_on_channel() { self.channel().remote() } else { None }
     }
 
-    /// Whether any leaf is on such a channel. In the root none is.
+    /// Whether it is decided in the root, and nothing of it here.
+    #[inline]
+    pub(super) fn is_far(&self) -> bool {
+        self.remote().is_some() || (self.kind == Kind::Sync && self.barrier().far().is_some())
+    }
+
+    /// Whether any leaf is. In the root none is.
     #[inline]
     pub(super) fn is_remote(&self) -> bool {
         remote::link().is_some()
             && self.with_leaves(|leaves| {
                 // SAFETY: held by the select, or this operation itself.
-                leaves.iter().any(|leaf| unsafe { &**leaf }.remote().is_some())
+                leaves.iter().any(|leaf| unsafe { &**leaf }.is_far())
             })
     }
 
-    /// Channels of this process that stand in a select beside channels of the root become such: a select is decided in one place.
+    /// Channels and barriers of this process that stand in a select beside channels of the root become such: a select is decided in one place.
     pub(super) fn gather(&self) -> Py<()> {
         self.with_leaves(|leaves| {
             for leaf in leaves {
                 // SAFETY: as above.
                 let leaf = unsafe { &**leaf };
                 match leaf.kind {
-                    Kind::Sync => {
-                        return Err(ffi::runtime_error(
-                            "a barrier cannot stand in a select beside a channel that another process keeps",
-                        ));
-                    }
+                    Kind::Sync => remote::link().into_iter().for_each(|client| leaf.barrier().move_to_root(client)),
                     Kind::Closing => {}
                     _ if leaf.is_on_channel() && leaf.remote().is_none() => drop(share::share(leaf.channel())?),
                     _ => {}
@@ -153,6 +155,9 @@ impl OpObject {
     }
 
     fn action(&self) -> Py<Action> {
+        if self.kind == Kind::Sync {
+            return Ok(Action::Sync);
+        }
         if let Some(wire) = self.rare().and_then(|rare| rare.prepared.take()) {
             return Ok(Action::Send(*wire));
         }
@@ -186,16 +191,16 @@ impl OpObject {
     fn submit(&self, park: bool) -> Py<Arc<Wait>> {
         let mut cases = Vec::new();
         let mut places = Vec::new();
-        let mut client = None;
         self.with_leaves(|leaves| {
             for (index, leaf) in leaves.iter().enumerate() {
                 // SAFETY: as above.
                 let leaf = unsafe { &**leaf };
-                if let Some(remote) = leaf.remote()
-                    && !leaf.is(Self::DEAD_END)
-                {
-                    client = Some(remote.client());
-                    cases.push(Case { channel: remote.id(), action: leaf.action()? });
+                let number = match leaf.kind {
+                    Kind::Sync => leaf.barrier().far(),
+                    _ => leaf.remote().filter(|_| !leaf.is(Self::DEAD_END)).map(|remote| remote.id()),
+                };
+                if let Some(channel) = number {
+                    cases.push(Case { channel, action: leaf.action()? });
                     places.push(index as u32);
                 }
             }
@@ -205,7 +210,7 @@ impl OpObject {
             Extra::Select(select) => select.policy,
             _ => Policy::Priority,
         };
-        let Some(client) = client else {
+        let Some(client) = remote::link().filter(|_| !cases.is_empty()) else {
             return Err(ffi::runtime_error("nothing of this operation is for another process"));
         };
         let wait = Arc::new(Wait::new(self, places, park));
@@ -303,6 +308,11 @@ impl OpObject {
         let winner = wait.leaves.get(decided.case).copied().unwrap_or(0);
         self.set_winner(winner);
         let leaf = self.leaf(winner);
+        if let Extra::Sync(node) = leaf.extra() {
+            // SAFETY: decided: the slot is ours.
+            unsafe { node.decide(Some(decided.sent).filter(|_| decided.outcome == Outcome::Done), decided.outcome) };
+            return;
+        }
         let mut received = decided.received.into_iter().map(Value::from_wire);
         // SAFETY: decided: the slot is ours.
         unsafe {
@@ -358,7 +368,7 @@ impl OpObject {
     }
 }
 
-fn gone() -> ffi::Raised {
+pub(super) fn gone() -> ffi::Raised {
     match remote::death(0) {
         // SAFETY: an exception.
         Ok(error) => unsafe { ffi::raise_object(error.as_ptr()) },

@@ -126,7 +126,11 @@ impl OpObject {
             // SAFETY: the owner is what the program gave, and held.
             (Kind::Readable | Kind::Writable, _) => Ok(unsafe { Owned::from_borrowed(self.owner) }),
             // SAFETY: decided: the slot is ours.
-            (Kind::Sync, Extra::Sync(node)) => ffi::integer(unsafe { node.take().0 }.unwrap_or(0)),
+            (Kind::Sync, Extra::Sync(node)) => match unsafe { node.take() } {
+                (Some(arrival), _) => ffi::integer(arrival),
+                // With the root.
+                (None, _) => Err(super::remote::gone()),
+            },
             _ => Ok(ffi::none()),
         }
     }
