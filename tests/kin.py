@@ -734,6 +734,12 @@ def leaves_something_to_inherit():
     return spawns("process", what_it_inherits)[0]
 
 
+def cannot_start_one():
+    os.getcwd = lambda: "/there/is/no/such/folder"
+    with weft.Group() as group:
+        group.spawn(square, 3, on="process")
+
+
 def what_it_inherits():
     return os.getcwd(), os.environ.get("WEFT_TEST"), sys.path[-1]
 

@@ -11,7 +11,7 @@ import threading
 import kin
 import pytest
 import weft
-from places import LINUX, spin
+from places import LINUX, spin, text_of
 from test_os_processes import causes, failure_of, is_gone
 from weft import _interpreter, _os_process
 from worlds import IN_PYTHON, LIMIT, until
@@ -67,6 +67,12 @@ def test_it_has_the_folder_and_the_environment_and_the_path_of_who_asked():
     folder = os.getcwd()
     assert only_result(kin.leaves_something_to_inherit, on="process") == ("/", "inherited", "/weft/test")
     assert os.getcwd() == folder and "WEFT_TEST" not in os.environ
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_one_that_cannot_be_started_fails_with_the_reason(place):
+    error = failure_of(kin.cannot_start_one, on=place)
+    assert type(error) is weft.RemoteError and "FileNotFoundError" in text_of(error)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -346,9 +346,10 @@ def _view(block: Any, form: str, shape: tuple[int, ...]) -> memoryview:
 
 
 def traceback_of(error: BaseException) -> str | None:
-    """The text of its traceback, whichever place that is of."""
-    if error.__traceback__ is None:
-        return error.__cause__.args[0] if isinstance(error.__cause__, RemoteTraceback) else None
+    """The text of its traceback, whichever place that is of, and of its cause."""
+    cause = error.__cause__
+    if error.__traceback__ is None and (cause is None or isinstance(cause, RemoteTraceback)):
+        return None if cause is None else cause.args[0]
     import traceback
 
     return "".join(traceback.format_exception(error))

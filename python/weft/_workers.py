@@ -195,11 +195,17 @@ class Worker:
             except Closed as end:  # this process has lost the root
                 self._broken = end.__cause__ or end
         _delist(self)
+        if self._jobs:
+            self._know_why()
         with self._lock:
             self._over = True
             left, self._jobs = self._jobs, {}
         for process in left.values():
             process._finish(error=self._end_of_job())
+
+    def _know_why(self) -> None:
+        """Wait until it is known why it has ended, which is about to be."""
+        self._threads[0].join(1)
 
     def _died(self, death: PeerDied) -> PeerDied:
         """The same, as far as it is known here."""
@@ -247,7 +253,8 @@ class Worker:
             with self._lock:
                 self._jobs.pop(number, None)
             if isinstance(error, NoReceivers):
-                raise RemoteError(f"the {self._kind} has ended") from error.__cause__
+                self._know_why()
+                raise RemoteError(f"the {self._kind} has ended") from error.__cause__ or self._broken
             raise
         return number
 

@@ -1082,7 +1082,7 @@ impl OpObject {
     /// The result of an operation that is decided, whichever way.
     pub fn take_decided(&self) -> Py<Owned> {
         match self.phase.load(Ordering::Relaxed) {
-            PARKED if self.is_met() => self.take_up(),
+            PARKED if self.is_met() && !self.was_moved() => self.take_up(),
             DECIDED if self.winner() == DEFAULT => self.defaulted().unwrap_or_else(|| Ok(ffi::none())),
             DECIDED => {
                 self.leave_sleeper();
