@@ -171,6 +171,9 @@ impl SelectingObject {
         let Some(client) = remote::link() else {
             return Err(ffi::runtime_error("this process was forked from one that has channels of another process"));
         };
+        // So that who asks finds none but the root's in the list.
+        // SAFETY: a channel or receiver, as the caller has checked.
+        share::share(unsafe { Via::of(source) }.channel)?;
         let (key, wakes, waker) = {
             let mut inner = self.inner();
             let inner = &mut *inner;
