@@ -735,9 +735,12 @@ def leaves_something_to_inherit():
 
 
 def cannot_start_one():
-    os.getcwd = lambda: "/there/is/no/such/folder"
-    with weft.Group() as group:
-        group.spawn(square, 3, on="process")
+    known, os.getcwd = os.getcwd, lambda: "/there/is/no/such/folder"
+    try:
+        with weft.Group() as group:
+            group.spawn(square, 3, on="process")
+    finally:
+        os.getcwd = known  # this interpreter is used again
 
 
 def what_it_inherits():

@@ -132,14 +132,20 @@ def test_it_ends_with_who_asked_for_it_and_leaves_nothing(function):
         middle = group.spawn(kin.holds_below, "process", function, ends, started, on="process")
         for end in ends:
             end.close()
-        above, below = started.recv().wait(LIMIT), started.recv().wait(LIMIT)
-        assert len(_os_process._peers) == before[0] + 2
-        os.kill(above, signal.SIGKILL)
-        until(lambda: middle.done)
-        with pytest.raises(weft.PeerDied) as died:
-            middle.result()
-        assert (died.value.pid, died.value.exitcode) == (above, -signal.SIGKILL)
-    spin(lambda: is_gone(below), "it ends")
+        pids = []
+        try:
+            pids += [started.recv().wait(LIMIT), started.recv().wait(LIMIT)]
+            assert len(_os_process._peers) == before[0] + 2
+            os.kill(pids[0], signal.SIGKILL)
+            until(lambda: middle.done)
+            with pytest.raises(weft.PeerDied) as died:
+                middle.result()
+            assert (died.value.pid, died.value.exitcode) == (pids[0], -signal.SIGKILL)
+            spin(lambda: is_gone(pids[1]), "it ends")
+        finally:
+            for pid in pids:
+                if not is_gone(pid):  # what computes would not end with the group
+                    os.kill(pid, signal.SIGKILL)
     spin(lambda: own.closed and given.closed, "its ends are closed")
     spin(lambda: (len(_os_process._peers), threading.active_count()) <= before, "its threads here end")
     assert set(os.listdir("/dev/shm")) <= memory

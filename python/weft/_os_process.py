@@ -51,17 +51,19 @@ _PROGRAM = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from weft._child import main; main(int(sys.argv[2]))"
 )
 
-_lock = threading.Lock()
+_lock = threading.Condition()  # told when there is another one
 _peers: dict[int, Life] = {}  # by the link's number: those that this place has started or asked for, and have not ended
 _ended: dict[int, Life] = {}  # that ended last: they may still be asked for
 _KEPT = 10_000
+_unknown = 0  # how many this place has asked for and does not know the link's number of yet
 _inherited = False  # the parent of this forked process had some
 
 
 def _forget_all() -> None:
     """In a forked child: these are the parent's."""
-    global _inherited
+    global _inherited, _unknown
     _inherited = _inherited or bool(_peers or _ended)
+    _unknown = 0
     _peers.clear()
     _ended.clear()
 
@@ -111,9 +113,18 @@ class Life:
                 del _ended[next(iter(_ended))]
 
 
+def _more_unknown(number: int) -> None:
+    global _unknown
+    with _lock:
+        _unknown += number
+        _lock.notify_all()
+
+
 def death_of(peer: int) -> PeerDied:
     """The error that tells of a peer's death: one that this place knows, or another one, or 0, which is the root."""
     with _lock:
+        if peer:
+            _lock.wait_for(lambda: peer in _peers or peer in _ended or not _unknown, 1)
         life = _peers.get(peer) or _ended.get(peer)
     return PeerDied(None, None) if life is None else life.death()
 
@@ -213,17 +224,23 @@ class ProcessWorker(Worker):
         fate = Channel["News"].unbounded(name=f"{OWN} process: fate")
         life, peer = self._life, None
         with fate.receiver() as told:
-            with orders, reports, fate.sender() as tells:
-                _worker.ask((orders, reports, tells, manner))
-            for news in told:
-                if isinstance(news, tuple):
-                    peer, life.pid = news
-                    with _lock:
-                        _peers[peer] = life
-                elif isinstance(news, BaseException):
-                    raise news
-                elif peer is not None:
-                    life.ends(peer, news)
+            _more_unknown(1)
+            try:
+                with orders, reports, fate.sender() as tells:
+                    _worker.ask((orders, reports, tells, manner))
+                for news in told:
+                    if isinstance(news, tuple):
+                        peer, life.pid = news
+                        with _lock:
+                            _peers[peer] = life
+                        _more_unknown(-1)
+                    elif isinstance(news, BaseException):
+                        raise news
+                    elif peer is not None:
+                        life.ends(peer, news)
+            finally:
+                if peer is None:
+                    _more_unknown(-1)
 
     def _is_idle(self) -> None:
         if not self._with_loop:
