@@ -352,7 +352,7 @@ impl<V: Parcel> Book<V> {
 
     /// Whether nothing new of the peer's can have this number.
     fn is_taken(&self, number: ChannelId) -> bool {
-        number % 2 == 0 || self.held.contains_key(&number) || self.barriers.contains_key(&number)
+        number.is_multiple_of(2) || self.held.contains_key(&number) || self.barriers.contains_key(&number)
     }
 
     fn put(&mut self, channel: ChannelId, side: Side, counted: bool) {

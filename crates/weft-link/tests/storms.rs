@@ -89,7 +89,7 @@ fn size(case: &Case) -> usize {
     match &case.action {
         Action::Send(_) => 1,
         Action::SendMany(wires) => wires.len(),
-        Action::Recv | Action::RecvMany(_) => 0,
+        Action::Recv | Action::RecvMany(_) | Action::Sync => 0,
     }
 }
 
