@@ -203,7 +203,7 @@ pub struct OpObject {
 }
 
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<OpObject>() <= 112);
+const _: () = assert!(size_of::<OpObject>() <= size_of::<PyObject>() + 96);
 
 /// What the others know an operation by: its waiter, or in phase TAKEN the select that took it.
 union Role {

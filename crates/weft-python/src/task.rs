@@ -74,7 +74,7 @@ pub struct TaskObject {
 }
 
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<TaskObject>() <= 80);
+const _: () = assert!(size_of::<TaskObject>() <= size_of::<PyObject>() + 64);
 
 /// What most tasks never have. Strong references or null.
 #[derive(Default)]
