@@ -10,11 +10,13 @@
 //!   4. The tasks that have not begun are the last of the list, from `unbegun` on, and the home's queue has an entry for each; so they begin in the
 //!      order in which they were spawned.
 //!
-//! Only code that is attached touches it, in GIL builds. On free-threaded ones it is never open.
+//! Only code that is attached touches it. On free-threaded builds it is never open: it has no home and no tasks, and of its fields only the atomic ones are
+//! written.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::context;
 use crate::ffi::{self, First, Owned, Py, PyObject, c};
@@ -33,20 +35,21 @@ pub struct GroupObject {
     /// The neighbours in the home's list.
     pub previous_group: Cell<*mut GroupObject>,
     pub next_group: Cell<*mut GroupObject>,
-    open: Cell<bool>,
+    /// Relaxed, like `awaited` and `next`: what belongs to them is under the group's lock, in Python.
+    open: AtomicBool,
     first: Cell<*mut TaskObject>,
     last: Cell<*mut TaskObject>,
     /// The first that has not begun. It and all behind it are queued for that in the home.
     unbegun: Cell<*mut TaskObject>,
     count: Cell<usize>,
     /// The number of the last process.
-    next: Cell<u32>,
+    next: AtomicU32,
     /// The context that was current at the last spawn, for those that are spawned in the same one; or null. Nobody enters it.
     context: Cell<*mut PyObject>,
     /// The code of the function that was spawned last: it makes coroutines. Or null.
     code: Cell<*mut PyObject>,
     /// The owner waits for the last.
-    awaited: Cell<bool>,
+    awaited: AtomicBool,
 }
 
 impl GroupObject {
@@ -60,7 +63,7 @@ impl GroupObject {
 
     /// Whether it is being cancelled, or has ended.
     pub fn is_ending(&self) -> bool {
-        !self.open.get()
+        !self.open.load(Ordering::Relaxed)
     }
 
     pub fn as_ptr(&self) -> *mut PyObject {
@@ -75,9 +78,15 @@ impl GroupObject {
 
     /// The number of the next process; after four thousand million they repeat.
     fn number(&self) -> u32 {
-        let number = self.next.get().wrapping_add(1);
-        self.next.set(number);
-        number
+        // With a GIL nobody comes in between.
+        #[cfg(not(Py_GIL_DISABLED))]
+        {
+            let number = self.next.load(Ordering::Relaxed).wrapping_add(1);
+            self.next.store(number, Ordering::Relaxed);
+            number
+        }
+        #[cfg(Py_GIL_DISABLED)]
+        self.next.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     /// Takes over a reference.
@@ -134,7 +143,7 @@ impl GroupObject {
 
     /// The last task has ended: whether the owner is to be told.
     pub fn is_awaited_and_empty(&self) -> bool {
-        self.count.get() == 0 && self.awaited.replace(false)
+        self.count.get() == 0 && self.awaited.swap(false, Ordering::Relaxed)
     }
 
     pub fn tasks(&self) -> Vec<Owned> {
@@ -194,7 +203,7 @@ impl GroupObject {
         let home = self.home.get();
         // SAFETY: live objects.
         unsafe {
-            if !self.open.get() {
+            if !self.open.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             let state = State::of(home);
@@ -232,7 +241,7 @@ impl GroupObject {
                 drop(task);
                 return Err(ffi::runtime_error("Event loop is closed"));
             }
-            if !self.open.get() {
+            if !self.open.load(Ordering::Relaxed) {
                 // Something that ran meanwhile, a finalizer or a signal handler, has cancelled the group.
                 this.end_by_cancel()?;
             }
@@ -292,7 +301,7 @@ unsafe extern "C" fn accept(slf: *mut PyObject, event_loop: *mut PyObject) -> *m
             if cfg!(not(Py_GIL_DISABLED)) && this.home.get().is_null() {
                 HomeObject::of(home.as_ptr()).add_group(this);
                 this.home.set(home.into_ptr());
-                this.open.set(true);
+                this.open.store(true, Ordering::Relaxed);
             }
         }
         Ok(ffi::none())
@@ -329,14 +338,14 @@ unsafe extern "C" fn get_count(slf: *mut PyObject, _: *mut c_void) -> *mut PyObj
 /// `_spawns_here`: whether `spawn` may be quick. Set to False when the group is cancelled or ends.
 unsafe extern "C" fn get_spawns_here(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: see `spawn`.
-    ffi::edge_object(|| Ok(ffi::boolean(unsafe { GroupObject::of(slf) }.open.get())))
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { GroupObject::of(slf) }.open.load(Ordering::Relaxed))))
 }
 
 unsafe extern "C" fn set_spawns_here(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
     // SAFETY: see `spawn`; True lives for ever.
     unsafe {
         let this = GroupObject::of(slf);
-        this.open.set(value == c::Py_True() && !this.home.get().is_null());
+        this.open.store(value == c::Py_True() && !this.home.get().is_null(), Ordering::Relaxed);
     }
     0
 }
@@ -344,12 +353,12 @@ unsafe extern "C" fn set_spawns_here(slf: *mut PyObject, value: *mut PyObject, _
 /// `_awaited`: whether `_tasks_ended()` is to be called when the last task is done.
 unsafe extern "C" fn get_awaited(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: see `spawn`.
-    ffi::edge_object(|| Ok(ffi::boolean(unsafe { GroupObject::of(slf) }.awaited.get())))
+    ffi::edge_object(|| Ok(ffi::boolean(unsafe { GroupObject::of(slf) }.awaited.load(Ordering::Relaxed))))
 }
 
 unsafe extern "C" fn set_awaited(slf: *mut PyObject, value: *mut PyObject, _: *mut c_void) -> c_int {
     // SAFETY: see `spawn`; True lives for ever.
-    unsafe { GroupObject::of(slf).awaited.set(value == c::Py_True()) };
+    unsafe { GroupObject::of(slf).awaited.store(value == c::Py_True(), Ordering::Relaxed) };
     0
 }
 
@@ -399,7 +408,7 @@ unsafe fn release(slf: *mut PyObject) {
     // SAFETY: the caller's promise.
     unsafe {
         let this = GroupObject::of(slf);
-        this.open.set(false);
+        this.open.store(false, Ordering::Relaxed);
         ffi::put(&this.context, None);
         ffi::put(&this.code, None);
         if this.home().is_null() {
