@@ -55,7 +55,7 @@ impl State {
     /// The scheduler of this kind that runs here, and which of its parties does.
     #[cold]
     fn scheduler(&self, kind: Ref) -> Py<Option<(Owned, Owned)>> {
-        // SAFETY: a tuple of tuples, which stays the list's while we hold it.
+        // SAFETY: a tuple of tuples. One that was replaced is kept all the same, so it is there to be held.
         unsafe {
             let list = Owned::from_borrowed(self.get(kind));
             for index in 0..c::PyTuple_GET_SIZE(list.as_ptr()) {
@@ -139,15 +139,21 @@ pub unsafe extern "C" fn add_scheduler(
                 if perform.is_null() || perform == c::Py_None() {
                     continue;
                 }
-                let known = state.get(kind);
-                let mut all = Vec::new();
-                if !known.is_null() {
-                    for index in 0..c::PyTuple_GET_SIZE(known) {
-                        all.push(Owned::from_borrowed(c::PyTuple_GET_ITEM(known, index)));
+                let scheduler = ffi::tuple(vec![Owned::from_borrowed(identify), Owned::from_borrowed(perform)])?;
+                // Until no other thread has added one meanwhile.
+                loop {
+                    let known = state.get(kind);
+                    let mut all = Vec::new();
+                    if !known.is_null() {
+                        for index in 0..c::PyTuple_GET_SIZE(known) {
+                            all.push(Owned::from_borrowed(c::PyTuple_GET_ITEM(known, index)));
+                        }
+                    }
+                    all.push(scheduler.clone());
+                    if state.replace(kind, known, ffi::tuple(all)?) {
+                        break;
                     }
                 }
-                all.push(ffi::tuple(vec![Owned::from_borrowed(identify), Owned::from_borrowed(perform)])?);
-                state.set(kind, ffi::tuple(all)?);
             }
             Ok(ffi::none())
         }

@@ -5,7 +5,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::crossing::place::Place;
@@ -75,6 +75,8 @@ pub struct State {
     /// The home that was asked for last, or null. Borrowed, or it would keep a closed loop's tasks alive: a home that ends takes itself out.
     #[cfg(not(Py_GIL_DISABLED))]
     pub last_home: AtomicPtr<PyObject>,
+    /// What was in the place of a reference before: whoever borrowed it may still use it.
+    replaced: Mutex<Vec<Owned>>,
     /// This interpreter, for others.
     pub place: Arc<Place>,
 }
@@ -117,6 +119,7 @@ impl State {
             running_loop: Cell::new(None),
             #[cfg(not(Py_GIL_DISABLED))]
             last_home: AtomicPtr::new(ptr::null_mut()),
+            replaced: Mutex::default(),
             place: Arc::new(Place::new()),
         }
     }
@@ -315,11 +318,26 @@ impl State {
         unsafe { c::Py_TYPE(object) == self.class(name) }
     }
 
-    /// Sets a reference; what was there before is dropped.
+    /// Sets a reference that nobody has asked for yet.
     pub fn set(&self, name: Ref, value: Owned) {
         let old = self.refs[name as usize].swap(value.into_ptr(), Ordering::AcqRel);
         // SAFETY: the reference was ours.
         drop(unsafe { Owned::from_nullable(old) });
+    }
+
+    /// Sets one that may be in use. `false`: it is not `known` any more.
+    pub fn replace(&self, name: Ref, known: *mut PyObject, value: Owned) -> bool {
+        // AcqRel: who gets it sees what is in it; and we what is in the other one.
+        let replaced = self.refs[name as usize]
+            .compare_exchange(known, value.as_ptr(), Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        if replaced {
+            std::mem::forget(value);
+            // SAFETY: null, or a reference that was ours. Another thread may have read it, and hold it only a moment later: it stays.
+            let known = unsafe { Owned::from_nullable(known) };
+            self.replaced.lock().unwrap_or_else(|e| e.into_inner()).extend(known);
+        }
+        replaced
     }
 
     /// A reference found when first needed.
@@ -529,6 +547,16 @@ impl State {
             let stop = unsafe { ffi::visit(reference.load(Ordering::Relaxed), visit, argument) };
             if stop != 0 {
                 return stop;
+            }
+        }
+        // Never found locked: nothing is called under this lock.
+        if let Ok(replaced) = self.replaced.try_lock() {
+            for reference in &*replaced {
+                // SAFETY: as above.
+                let stop = unsafe { ffi::visit(reference.as_ptr(), visit, argument) };
+                if stop != 0 {
+                    return stop;
+                }
             }
         }
         0
