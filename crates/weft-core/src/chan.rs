@@ -115,6 +115,15 @@ impl Wakes {
         }
     }
 
+    /// The one there is, if there is no more than one; `Err`: there are more.
+    #[inline(always)]
+    pub fn into_only(self) -> Result<Option<Waker>, Self> {
+        match self {
+            Self { first, rest: None } => Ok(first),
+            more => Err(more),
+        }
+    }
+
     /// The wakers themselves, for a caller with a way of its own to wake.
     #[inline]
     pub fn into_wakers(self) -> impl Iterator<Item = Waker> {
@@ -272,15 +281,15 @@ impl<T> Chan<T> {
         })
     }
 
-    /// Whether it is worth trying to receive, without the lock.
+    /// Whether it is worth trying to receive, without the lock. What has happened before is seen.
     #[inline]
-    pub(crate) fn may_recv(&self) -> bool {
+    pub fn may_recv(&self) -> bool {
         self.hint.load(Ordering::Relaxed) & MAY_RECV != 0
     }
 
-    /// Whether it is worth trying to send, without the lock.
+    /// Whether it is worth trying to send, as [`may_recv`](Self::may_recv).
     #[inline]
-    pub(crate) fn may_send(&self) -> bool {
+    pub fn may_send(&self) -> bool {
         self.hint.load(Ordering::Relaxed) & MAY_SEND != 0
     }
 
@@ -397,15 +406,8 @@ impl<T> Chan<T> {
     /// withdrawn and unlinked.
     #[inline]
     pub unsafe fn send_or_park(&self, node: &Node<T>, wakes: &mut Wakes) -> bool {
-        self.with(|state| {
-            // SAFETY: the caller's promise; the lock is held.
-            unsafe {
-                state.commit_send(node, wakes) || {
-                    state.sendq.push_back(Node::as_link(NonNull::from(node)));
-                    false
-                }
-            }
-        })
+        // SAFETY: the caller's promise; the lock is held.
+        self.with(|state| unsafe { state.commit_or_park(node, true, wakes) })
     }
 
     /// Receives into the node's slot, or parks the node; as [`send_or_park`](Self::send_or_park).
@@ -414,15 +416,43 @@ impl<T> Chan<T> {
     /// As for `send_or_park`.
     #[inline]
     pub unsafe fn recv_or_park(&self, node: &Node<T>, wakes: &mut Wakes) -> bool {
-        self.with(|state| {
-            // SAFETY: the caller's promise; the lock is held.
-            unsafe {
-                state.commit_recv(node, wakes) || {
-                    state.recvq.push_back(Node::as_link(NonNull::from(node)));
-                    false
-                }
-            }
-        })
+        // SAFETY: the caller's promise; the lock is held.
+        self.with(|state| unsafe { state.commit_or_park(node, false, wakes) })
+    }
+
+    /// As [`send_now`](Self::send_now) (`sending`) and [`recv_now`](Self::recv_now), without the lock.
+    ///
+    /// # Safety
+    /// As there; and nobody else uses the channel meanwhile.
+    #[inline]
+    pub unsafe fn commit_alone(&self, node: &Node<T>, sending: bool, wakes: &mut Wakes) -> bool {
+        self.assert_alone();
+        // SAFETY: the caller's promise: it is as if the lock were held.
+        unsafe {
+            self.with_locked(
+                |state| if sending { state.commit_send(node, wakes) } else { state.commit_recv(node, wakes) },
+            )
+        }
+    }
+
+    /// As [`send_or_park`](Self::send_or_park) (`sending`) and [`recv_or_park`](Self::recv_or_park), without the lock.
+    ///
+    /// # Safety
+    /// As there; and nobody else uses the channel meanwhile.
+    #[inline]
+    pub unsafe fn commit_or_park_alone(&self, node: &Node<T>, sending: bool, wakes: &mut Wakes) -> bool {
+        self.assert_alone();
+        // SAFETY: as above.
+        unsafe { self.with_locked(|state| state.commit_or_park(node, sending, wakes)) }
+    }
+
+    #[inline(always)]
+    fn assert_alone(&self) {
+        if cfg!(debug_assertions) {
+            assert!(self.lock.try_lock(), "somebody else uses the channel");
+            // SAFETY: just locked.
+            unsafe { self.lock.unlock() };
+        }
     }
 
     /// Takes the node out of whichever queue of this channel it is in.
@@ -809,6 +839,22 @@ impl<T> State<T> {
         true
     }
 
+    /// The same, or parks the node. `false`: it is parked.
+    ///
+    /// # Safety
+    /// As for `commit_send` (`sending`) or `commit_recv`, and for `Chan::send_or_park`.
+    #[inline]
+    unsafe fn commit_or_park(&mut self, node: &Node<T>, sending: bool, wakes: &mut Wakes) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let decided = if sending { self.commit_send(node, wakes) } else { self.commit_recv(node, wakes) };
+            if !decided {
+                self.park(node, sending);
+            }
+            decided
+        }
+    }
+
     #[inline]
     fn hint(&self) -> u32 {
         let ended = self.end.is_some();
@@ -844,6 +890,7 @@ impl<T> State<T> {
 
     /// # Safety
     /// As for `Chan::send_or_park`, but the node's waiter may be armed later, before the lock is released.
+    #[inline]
     pub(crate) unsafe fn park(&mut self, node: &Node<T>, sending: bool) {
         let queue = if sending { &mut self.sendq } else { &mut self.recvq };
         // SAFETY: the caller's promise.
