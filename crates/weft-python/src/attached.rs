@@ -4,7 +4,11 @@
 //! in use, and no atomic operation is needed; without one this is a mutex.
 
 #[cfg(not(Py_GIL_DISABLED))]
+use std::cell::Cell;
+#[cfg(not(Py_GIL_DISABLED))]
 use std::cell::{RefCell, RefMut};
+#[cfg(Py_GIL_DISABLED)]
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 #[cfg(Py_GIL_DISABLED)]
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -47,3 +51,64 @@ impl<T> Attached<T> {
         }
     }
 }
+
+/// A number of an object that only attached threads look at. Without a GIL it is an atomic one, for itself: relaxed.
+macro_rules! number {
+    ($name:ident, $number:ident, $atomic:ident) => {
+        #[cfg(not(Py_GIL_DISABLED))]
+        pub struct $name(Cell<$number>);
+        #[cfg(Py_GIL_DISABLED)]
+        pub struct $name($atomic);
+
+        #[allow(dead_code)] // not each of them is used of both
+        impl $name {
+            #[inline(always)]
+            pub fn new(value: $number) -> Self {
+                #[cfg(not(Py_GIL_DISABLED))]
+                return Self(Cell::new(value));
+                #[cfg(Py_GIL_DISABLED)]
+                Self($atomic::new(value))
+            }
+
+            #[inline(always)]
+            pub fn get(&self) -> $number {
+                #[cfg(not(Py_GIL_DISABLED))]
+                return self.0.get();
+                #[cfg(Py_GIL_DISABLED)]
+                self.0.load(Ordering::Relaxed)
+            }
+
+            #[inline(always)]
+            pub fn set(&self, value: $number) {
+                #[cfg(not(Py_GIL_DISABLED))]
+                return self.0.set(value);
+                #[cfg(Py_GIL_DISABLED)]
+                self.0.store(value, Ordering::Relaxed)
+            }
+
+            /// What it was before.
+            #[inline(always)]
+            pub fn swap(&self, value: $number) -> $number {
+                #[cfg(not(Py_GIL_DISABLED))]
+                return self.0.replace(value);
+                #[cfg(Py_GIL_DISABLED)]
+                self.0.swap(value, Ordering::Relaxed)
+            }
+
+            /// Sets it if it is `before`; `Err`: what it is.
+            #[inline(always)]
+            pub fn exchange(&self, before: $number, value: $number) -> Result<(), $number> {
+                #[cfg(not(Py_GIL_DISABLED))]
+                return match self.0.get() {
+                    found if found == before => Ok(self.0.set(value)),
+                    found => Err(found),
+                };
+                #[cfg(Py_GIL_DISABLED)]
+                self.0.compare_exchange(before, value, Ordering::Relaxed, Ordering::Relaxed).map(drop)
+            }
+        }
+    };
+}
+
+number!(Byte, u8, AtomicU8);
+number!(Bits, u16, AtomicU16);

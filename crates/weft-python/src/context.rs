@@ -2,6 +2,7 @@
 //!
 //! What a task sets in its context no other task sees. But most processes set nothing, so those that were spawned in the same context share one
 //! object, which nobody enters: each step is made in a *scratch* copy of it, of which the home has one, and a task that changed the copy keeps it.
+//! The copy stays entered from one step to the next, until something else is to be run.
 //!
 //! A context was changed when it leads to another table of variables; the tables themselves never change (PEP 567). Where a context has the
 //! pointer (`ctx_vars`, Include/internal/pycore_context.h, the same from 3.7 to 3.15) is tried out when the module is loaded. Where it is not found, each
@@ -88,11 +89,34 @@ pub struct Scratch {
     context: Cell<*mut PyObject>,
     /// The task that is in it now, or null. Only compared.
     user: Cell<*mut PyObject>,
+    /// It is the thread's current context.
+    entered: Cell<bool>,
+}
+
+/// A scratch context that was entered, and is until [`Scratch::leave`]: for several steps, one after the other.
+pub struct Entered {
+    /// The thread holds it.
+    context: *mut PyObject,
+    /// How many references it had then. One that somebody else knows (a token, of a variable that was set to what it was already) is taken for
+    /// changed.
+    count: isize,
+}
+
+impl Entered {
+    /// Whether its variables are still those of `shared`.
+    ///
+    /// # Safety
+    /// A live context, and [`can_share`].
+    #[inline]
+    unsafe fn is_like(&self, shared: *mut PyObject) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { same(self.context, shared) && c::Py_REFCNT(self.context) == self.count }
+    }
 }
 
 impl Scratch {
     pub fn new() -> Self {
-        Self { context: Cell::new(ptr::null_mut()), user: Cell::new(ptr::null_mut()) }
+        Self { context: Cell::new(ptr::null_mut()), user: Cell::new(ptr::null_mut()), entered: Cell::new(false) }
     }
 
     pub fn as_ptr(&self) -> *mut PyObject {
@@ -103,38 +127,78 @@ impl Scratch {
         ffi::put(&self.context, None);
     }
 
-    /// Whether a task is in it: a step in the middle of another one needs a context of its own.
-    #[inline]
-    pub fn is_used(&self) -> bool {
-        !self.user.get().is_null()
-    }
-
-    /// A context with the variables of `shared`, for one step of `user`. Nobody uses it.
+    /// Has the thread be in a context with the variables of `shared`, for one step of `user`. `false`: it is in use, a step in the middle of another
+    /// one needs a context of its own.
     ///
     /// # Safety
-    /// A live context, and [`can_share`].
+    /// A live context, and [`can_share`]; what is entered is ours.
     #[inline]
-    pub unsafe fn borrow(&self, user: *mut PyObject, shared: *mut PyObject) -> Py<Owned> {
-        debug_assert!(!self.is_used());
-        // SAFETY: the caller's promise; ours is null or alive.
+    pub unsafe fn lend(&self, entered: &mut Option<Entered>, user: *mut PyObject, shared: *mut PyObject) -> Py<bool> {
+        // SAFETY: the caller's promise.
+        if !entered.as_ref().is_some_and(|entered| unsafe { entered.is_like(shared) }) {
+            self.leave(entered)?;
+            // SAFETY: as above.
+            if !unsafe { self.enter(entered, shared)? } {
+                return Ok(false);
+            }
+        }
+        self.user.set(user);
+        Ok(true)
+    }
+
+    /// # Safety
+    /// As for [`lend`](Self::lend); nothing is entered.
+    unsafe fn enter(&self, entered: &mut Option<Entered>, shared: *mut PyObject) -> Py<bool> {
+        if self.entered.get() {
+            return Ok(false);
+        }
+        // SAFETY: the caller's promise; ours is null or alive, and entered by nobody.
         unsafe {
-            if self.context.get().is_null() || !same(self.context.get(), shared) {
+            let known = self.context.get();
+            if known.is_null() || !same(known, shared) || c::Py_REFCNT(known) != 1 {
                 let copy = Owned::from_new(c::PyContext_Copy(shared))?;
                 ffi::put(&self.context, Some(copy));
             }
-            self.user.set(user);
-            Ok(Owned::from_borrowed(self.context.get()))
+            let context = self.context.get();
+            ffi::enter_context(context)?;
+            self.entered.set(true);
+            *entered = Some(Entered { context, count: c::Py_REFCNT(context) as isize });
+        }
+        Ok(true)
+    }
+
+    /// The step has ended, in which the task still shared its context. A context that is returned is the task's own from now on, and not entered
+    /// any more.
+    ///
+    /// # Safety
+    /// As for [`lend`](Self::lend).
+    #[inline]
+    pub unsafe fn give_back(&self, entered: &mut Option<Entered>, shared: *mut PyObject) -> Py<Option<Owned>> {
+        self.user.set(ptr::null_mut());
+        match entered {
+            // SAFETY: the caller's promise.
+            Some(lent) if !unsafe { lent.is_like(shared) } => {
+                // SAFETY: the thread holds it.
+                let own = unsafe { Owned::from_borrowed(lent.context) };
+                self.clear();
+                self.leave(entered)?;
+                Ok(Some(own))
+            }
+            _ => Ok(None),
         }
     }
 
-    /// The step has ended. `keeps`: the context is the task's own from now on.
+    /// The thread leaves the context, if it is in one of these.
     #[inline]
-    pub fn give_back(&self, user: *mut PyObject, context: &Owned, keeps: bool) {
-        if self.user.get() == user {
-            self.user.set(ptr::null_mut());
-        }
-        if keeps && self.context.get() == context.as_ptr() {
-            self.clear();
+    pub fn leave(&self, entered: &mut Option<Entered>) -> Py<()> {
+        match entered.take() {
+            None => Ok(()),
+            Some(entered) => {
+                self.user.set(ptr::null_mut());
+                self.entered.set(false);
+                // SAFETY: entered by us, and the last one.
+                unsafe { ffi::exit_context(entered.context) }
+            }
         }
     }
 

@@ -474,6 +474,22 @@ pub fn tuple(items: Vec<Owned>) -> Py<Owned> {
     }
 }
 
+/// How many items a dictionary has.
+///
+/// # Safety
+/// A dictionary.
+#[inline]
+pub unsafe fn dictionary_size(dictionary: *mut PyObject) -> isize {
+    #[cfg(not(Py_GIL_DISABLED))]
+    // SAFETY: the caller's promise; the field is public.
+    return unsafe { (*dictionary.cast::<c::PyDictObject>()).ma_used };
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: the caller's promise.
+    unsafe {
+        c::PyDict_Size(dictionary)
+    }
+}
+
 /// A list of these.
 pub fn list(items: Vec<Owned>) -> Py<Owned> {
     // SAFETY: as in `tuple`.
@@ -603,6 +619,41 @@ pub unsafe fn free(object: *mut PyObject) {
         }
         c::Py_DECREF(kind.cast());
     }
+}
+
+/// In a deallocator that does not free: the object lives on, with one reference.
+///
+/// # Safety
+/// From `tp_dealloc`, which returns then.
+#[cfg(not(Py_GIL_DISABLED))]
+#[inline]
+pub unsafe fn keep(object: *mut PyObject) {
+    // SAFETY: nobody else knows the object. What else is in the word since 3.14 stays.
+    unsafe {
+        #[cfg(not(Py_3_12))]
+        {
+            (*object).ob_refcnt = 1;
+        }
+        #[cfg(all(Py_3_12, not(all(Py_3_14, target_pointer_width = "64"))))]
+        {
+            (*object).ob_refcnt.ob_refcnt = 1;
+        }
+        #[cfg(all(Py_3_14, target_pointer_width = "64"))]
+        {
+            (*object).ob_refcnt.refcnt_and_flags.ob_refcnt = 1;
+        }
+    }
+}
+
+/// Such an object is used again: whoever follows the lives of objects takes it for a new one.
+///
+/// # Safety
+/// Kept by [`keep`], and that reference is the only one.
+#[cfg(not(Py_GIL_DISABLED))]
+#[inline]
+pub unsafe fn take_up(object: *mut PyObject) {
+    // SAFETY: the caller's promise.
+    unsafe { _Py_NewReference(object) }
 }
 
 /// How deep deallocators may call each other before the rest is left to the outermost (as CPython's trashcan does, which is not for us: it is made
@@ -767,10 +818,28 @@ pub mod thread_lock {
 }
 
 unsafe extern "C" {
+    #[cfg(not(Py_GIL_DISABLED))]
+    fn _Py_NewReference(object: *mut PyObject);
     fn PyContext_Exit(context: *mut PyObject) -> c_int;
     fn PyContext_Enter(context: *mut PyObject) -> c_int;
     static mut PyMethod_Type: c::PyTypeObject;
     fn PyMethod_Function(method: *mut PyObject) -> *mut PyObject;
+}
+
+/// `dictionary[key] = value`, without asking the key for its hash. It is what asyncio's own extension calls for its tasks, until 3.13.
+///
+/// # Safety
+/// Live objects, a dictionary, and the key's hash.
+#[cfg(not(Py_3_14))]
+#[inline]
+pub unsafe fn set_item_known_hash(
+    dictionary: *mut PyObject,
+    key: *mut PyObject,
+    value: *mut PyObject,
+    hash: isize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { c::_PyDict_SetItem_KnownHash(dictionary, key, value, hash) }
 }
 
 /// The function that a bound method calls, else the object itself. Borrowed.

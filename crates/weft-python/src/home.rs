@@ -410,7 +410,12 @@ impl HomeObject {
             }
             !std::mem::replace(&mut inner.scheduled, true)
         };
-        if first && !self.schedule() {
+        if !first {
+            return true;
+        }
+        // SAFETY: alive; what is called now may drop what keeps it so.
+        let _held = unsafe { Owned::from_borrowed(self.as_ptr()) };
+        if !self.schedule() {
             // (Then no process is being stepped, and it stands in the queue.)
             let found = {
                 let mut inner = self.inner();
@@ -573,7 +578,7 @@ impl HomeObject {
             self.abandon();
             return Ok(());
         };
-        let mut current = Current::new(state, &event_loop);
+        let mut current = Current::new(state, self, &event_loop);
         let start = Instant::now();
         let mut steps = 0_u32;
         loop {
@@ -594,10 +599,9 @@ impl HomeObject {
                 Ready::Task(_) | Ready::Begin(..) => {
                     // SAFETY: just taken out.
                     if let Some(task) = unsafe { next.into_task() }
-                        // SAFETY: a task, held.
-                        && self.step(unsafe { TaskObject::of(task.as_ptr()) }, &mut current).is_err()
+                        && self.step(&task, &mut current).is_err()
                     {
-                        self.failed(&task)?;
+                        self.failed(&task, &mut current)?;
                     }
                 }
                 Ready::Op(op) => {
@@ -609,7 +613,7 @@ impl HomeObject {
                         None => op.set_missed(),
                         Some((callback, context)) => {
                             if self.resume(&mut current, op, &callback, context).is_err() {
-                                self.failed(&callback)?;
+                                self.failed(&callback, &mut current)?;
                             }
                         }
                     }
@@ -639,10 +643,12 @@ impl HomeObject {
         Ok(())
     }
 
+    /// Steps a task of ours.
     #[inline]
-    fn step(&self, task: &TaskObject, current: &mut Current<'_>) -> Py<()> {
+    fn step(&self, task: &Owned, current: &mut Current<'_>) -> Py<()> {
         self.stepping.set(true);
-        let stepped = task.step(current, None);
+        // SAFETY: a task of this home.
+        let stepped = unsafe { TaskObject::step(task, current, None) };
         self.stepping.set(false);
         stepped
     }
@@ -651,10 +657,10 @@ impl HomeObject {
     #[inline]
     fn resume(&self, current: &mut Current<'_>, op: &OpObject, callback: &Owned, context: Option<Owned>) -> Py<()> {
         let Some(context) = context else {
-            // SAFETY: a callback without a context is a task of ours.
-            return self.step(unsafe { TaskObject::of(callback.as_ptr()) }, current);
+            // A callback without a context is a task of ours.
+            return self.step(callback, current);
         };
-        current.set(None)?;
+        current.clear()?;
         let future = op.wakes_with(callback)?;
         // SAFETY: live objects; the context is the task's.
         unsafe { ffi::call_in_context(context.as_ptr(), callback.as_ptr(), future) }.map(drop)
@@ -662,7 +668,12 @@ impl HomeObject {
 
     /// A step raised: as a loop's own handle would, end the loop on `SystemExit` and `KeyboardInterrupt`, report anything else.
     #[cold]
-    fn failed(&self, callback: &Owned) -> Py<()> {
+    fn failed(&self, callback: &Owned, current: &mut Current<'_>) -> Py<()> {
+        {
+            let _aside = ffi::Aside::new();
+            // If this fails as well, what failed first is told.
+            let _ = current.leave_context();
+        }
         // SAFETY: live objects and exception types.
         unsafe {
             if c::PyErr_ExceptionMatches(c::PyExc_SystemExit) != 0

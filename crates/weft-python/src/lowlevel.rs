@@ -27,11 +27,23 @@ impl State {
             return Ok(());
         }
         // SAFETY: a dictionary.
-        let count = unsafe { c::PyDict_Size(modules) };
+        let count = unsafe { ffi::dictionary_size(modules) };
         if count == self.modules_seen.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.adopt_schedulers(count)
+    }
+
+    /// Whether no scheduler of this kind could be running, as was found out when the last module was imported. `false`: it is to be looked for.
+    #[inline]
+    pub fn awaits_only_here(&self) -> bool {
+        let (modules, list) = (self.get(Ref::Modules), self.get(Ref::Awaiting));
+        // SAFETY: null or a dictionary, null or a tuple.
+        unsafe {
+            !modules.is_null()
+                && ffi::dictionary_size(modules) == self.modules_seen.load(Ordering::Relaxed)
+                && (list.is_null() || c::PyTuple_GET_SIZE(list) == 0)
+        }
     }
 
     #[cold]

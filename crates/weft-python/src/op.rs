@@ -12,6 +12,7 @@
 //!     |-> POSTPONED -> RUNNING             its task hands the loop back before it is tried
 //!     \-> TAKEN                            became a leaf of a select
 //! ```
+//! Of an object that is kept after its operation has ended it is SPARE.
 
 mod bell;
 mod future;
@@ -32,7 +33,6 @@ use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use smallvec::SmallVec;
 use weft_core::chan::{Chan, Wakes};
@@ -40,12 +40,12 @@ use weft_core::select::{self, Policy};
 use weft_core::waiter::Waiter;
 use weft_core::waitq::Node;
 
+use crate::attached::{Bits, Byte};
 use crate::barrier::BarrierObject;
 use crate::channel::{ChannelObject, Via};
 use crate::crossing::remote::ANSWERED;
 use crate::ends::EndObject;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
-use crate::home::HomeObject;
 use crate::lowlevel;
 use crate::origin::Origin;
 use crate::selecting::SelectingObject;
@@ -87,6 +87,8 @@ const PARKED: u8 = 3;
 const POSTPONED: u8 = 4;
 const DONE: u8 = 5;
 const DECIDED: u8 = 6;
+/// It has ended, and its object is kept for the next one (`object`).
+const SPARE: u8 = 7;
 
 /// The winner of a select whose default was taken.
 const DEFAULT: u32 = u32::MAX;
@@ -197,9 +199,9 @@ pub struct OpObject {
     code: Cell<*mut PyObject>,
     offset: Cell<u16>,
     kind: Kind,
-    phase: AtomicU8,
-    /// Relaxed, never changed by two at once: where threads run at the same time, whoever meets a parked operation reads what its word is.
-    flags: AtomicU16,
+    phase: Byte,
+    /// Never changed by two at once: where threads run at the same time, whoever meets a parked operation reads what its word is.
+    flags: Bits,
 }
 
 #[cfg(target_pointer_width = "64")]
@@ -252,9 +254,11 @@ impl OpObject {
 
     #[inline]
     pub fn state(&self) -> &State {
-        if self.is_on_channel() {
-            return self.channel().state();
-        }
+        if self.is_on_channel() { self.channel().state() } else { self.state_elsewhere() }
+    }
+
+    #[inline(never)]
+    fn state_elsewhere(&self) -> &State {
         if let Extra::Select(select) = self.extra()
             && let Some(case) = select.cases.first()
             // SAFETY: the select holds its cases.
@@ -277,11 +281,11 @@ impl OpObject {
     }
 
     pub fn is_fresh(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == FRESH
+        self.phase.get() == FRESH
     }
 
     pub fn is_taken(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == TAKEN
+        self.phase.get() == TAKEN
     }
 
     pub fn has_default(&self) -> bool {
@@ -311,16 +315,18 @@ impl OpObject {
     const BELL: u16 = 1 << 12;
     /// Waits in the root as well: see `remote`.
     const REMOTE: u16 = 1 << 13;
+    /// A collection has come upon it since it was made.
+    const SEEN: u16 = 1 << 14;
 
     #[inline]
     fn is(&self, flag: u16) -> bool {
-        self.flags.load(Ordering::Relaxed) & flag != 0
+        self.flags.get() & flag != 0
     }
 
     #[inline]
     fn set(&self, flag: u16, value: bool) {
-        let others = self.flags.load(Ordering::Relaxed) & !flag;
-        self.flags.store(if value { others | flag } else { others }, Ordering::Relaxed);
+        let others = self.flags.get() & !flag;
+        self.flags.set(if value { others | flag } else { others });
     }
 
     /// Whether it was set. It is not any more.
@@ -333,19 +339,20 @@ impl OpObject {
 
     #[inline]
     fn word_is(&self) -> Word {
-        match self.flags.load(Ordering::Relaxed) & Self::WORD {
+        match self.flags.get() & Self::WORD {
             1 => Word::Home,
             2 => Word::Task,
             3 => Word::Thread,
             4 => Word::Rare,
+            5 => Word::Called,
             _ => Word::Nothing,
         }
     }
 
     #[inline]
     fn set_word_is(&self, word: Word) {
-        let others = self.flags.load(Ordering::Relaxed) & !Self::WORD;
-        self.flags.store(others | word as u16, Ordering::Relaxed);
+        let others = self.flags.get() & !Self::WORD;
+        self.flags.set(others | word as u16);
     }
 
     /// Of what is no leaf.
@@ -359,7 +366,7 @@ impl OpObject {
     /// A fresh operation becomes a case of a select.
     #[inline]
     fn become_leaf(&self, case: Owned) {
-        self.phase.store(TAKEN, Ordering::Relaxed);
+        self.phase.set(TAKEN);
         // SAFETY: nobody knows the waiter of a fresh operation.
         unsafe { *self.role.get() = Role { leaf: Leaf { parent: ptr::null_mut(), case: case.into_ptr() } } };
     }
@@ -369,7 +376,7 @@ impl OpObject {
         drop(self.take_case());
         // SAFETY: a leaf of a select that nobody knew.
         unsafe { *self.role.get() = Role { waiter: ManuallyDrop::new(Waiter::new()) } };
-        self.phase.store(FRESH, Ordering::Relaxed);
+        self.phase.set(FRESH);
     }
 
     #[inline]
@@ -506,22 +513,13 @@ impl OpObject {
     /// Begins to perform: once only.
     #[inline]
     fn begin(&self) -> Py<()> {
-        // With a GIL nobody comes in between.
-        #[cfg(not(Py_GIL_DISABLED))]
-        let phase = {
-            self.check_fresh()?;
-            self.phase.store(RUNNING, Ordering::Relaxed);
-            Ok(FRESH)
-        };
-        #[cfg(Py_GIL_DISABLED)]
-        let phase = self.phase.compare_exchange(FRESH, RUNNING, Ordering::Relaxed, Ordering::Relaxed);
-        phase.map(drop).map_err(|phase: u8| self.misused(phase))
+        self.phase.exchange(FRESH, RUNNING).map_err(|phase| self.misused(phase))
     }
 
     /// An error when it was performed, or belongs to a select.
     #[inline]
     pub fn check_fresh(&self) -> Py<()> {
-        match self.phase.load(Ordering::Relaxed) {
+        match self.phase.get() {
             FRESH => Ok(()),
             phase => Err(self.misused(phase)),
         }
@@ -566,6 +564,13 @@ impl OpObject {
         }
     }
 
+    /// Whether nobody uses its channel meanwhile: with a GIL, as long as no other place knows it, whoever does is attached.
+    #[inline]
+    fn is_alone(&self) -> bool {
+        cfg!(not(Py_GIL_DISABLED)) && !self.channel().is_sharing()
+    }
+
+    #[inline]
     fn is_sending(&self) -> bool {
         matches!(self.kind, Kind::Send | Kind::SendMany)
     }
@@ -585,11 +590,17 @@ impl OpObject {
             }
             self.turn_value()?;
         }
+        // What it misses so was not there yet, or else is found under the lock when it parks.
+        if !(if self.is_sending() { self.chan().may_send() } else { self.chan().may_recv() }) {
+            return Ok(false);
+        }
         loop {
             let mut wakes = Wakes::new();
             // SAFETY: not parked: the slot is ours, and filled for a send.
             let decided = unsafe {
-                if self.is_sending() {
+                if self.is_alone() {
+                    self.chan().commit_alone(&self.node, self.is_sending(), &mut wakes)
+                } else if self.is_sending() {
                     self.chan().send_now(&self.node, &mut wakes)
                 } else {
                     self.chan().recv_now(&self.node, &mut wakes)
@@ -698,8 +709,41 @@ impl OpObject {
     }
 
     /// Parks. `true`: it was decided after all. The sleeper is set.
+    #[inline]
     fn park(&self) -> Py<bool> {
         let shares = self.is_sharing();
+        if self.is_on_channel() && !shares { self.park_on_channel() } else { self.park_elsewhere(shares) }
+    }
+
+    /// On a channel of this interpreter alone.
+    #[inline]
+    fn park_on_channel(&self) -> Py<bool> {
+        // SAFETY: nothing is parked; the waiter is ours. The node stays: the operation lives until it was unlinked, for a reference is counted for it.
+        unsafe {
+            self.waiter().arm(wake::waker(self));
+            self.node.bind(self.waiter(), 0);
+            self.add_references(1);
+            let mut wakes = Wakes::new();
+            let decided = if self.is_alone() {
+                self.chan().commit_or_park_alone(&self.node, self.is_sending(), &mut wakes)
+            } else if self.is_sending() {
+                self.chan().send_or_park(&self.node, &mut wakes)
+            } else {
+                self.chan().recv_or_park(&self.node, &mut wakes)
+            };
+            if !decided {
+                debug_assert!(wakes.is_empty());
+                std::mem::forget(wakes);
+                return Ok(false);
+            }
+            drop(self.waiter().disarm());
+            self.drop_references(1);
+            if self.woke(wakes) { self.park() } else { Ok(true) }
+        }
+    }
+
+    #[inline(never)]
+    fn park_elsewhere(&self, shares: bool) -> Py<bool> {
         if shares {
             self.check_place()?;
         }
@@ -813,6 +857,7 @@ impl OpObject {
         matches!(self.extra(), Extra::Select(select) if select.plain)
     }
 
+    #[inline]
     fn add_references(&self, count: u32) {
         self.set_linked(count);
         for _ in 0..count {
@@ -844,9 +889,12 @@ impl OpObject {
 
     /// The wait is over. Whoever met it may be about to look whom to wake: where threads run at the same time the sleeper stays until nobody has a
     /// reference to the operation any more.
+    #[inline]
     fn leave_sleeper(&self) {
         #[cfg(not(Py_GIL_DISABLED))]
-        self.set_sleeper(Sleeper::Nobody);
+        if !self.leave_task() {
+            self.set_sleeper(Sleeper::Nobody);
+        }
     }
 
     fn selecting(&self) -> &SelectingObject {
@@ -952,8 +1000,7 @@ impl OpObject {
                     }
                 }
                 Asleep::Loop(home) => {
-                    let home = Owned::from_borrowed(home.as_ptr());
-                    if let Err(op) = HomeObject::of(home.as_ptr()).push(op) {
+                    if let Err(op) = home.push(op) {
                         let op = Owned::from_nullable(op.cast())?;
                         return Self::of(op.as_ptr()).abandon();
                     }
@@ -975,14 +1022,14 @@ impl OpObject {
     /// Withdraws a parked operation that nobody will come for any more. For where it would be missed as a party: a value that waits to be sent
     /// needs nobody to come for it.
     pub fn withdraw_forsaken(&self) {
-        if self.phase.load(Ordering::Relaxed) == PARKED && self.is_forsaken() && self.withdraw() {
+        if self.phase.get() == PARKED && self.is_forsaken() && self.withdraw() {
             self.give_up();
         }
     }
 
     /// For a decided operation that nobody will take up: it ends, and the value it received, if it did, is returned.
     fn abandon(&self) -> Option<Value> {
-        if self.phase.swap(DONE, Ordering::Relaxed) == DONE {
+        if self.phase.swap(DONE) == DONE {
             return None;
         }
         if self.is(Self::CANCELLED) {
@@ -1025,9 +1072,9 @@ impl OpObject {
     #[inline(always)]
     pub fn perform_now(&self) -> Py<Option<Owned>> {
         self.begin()?;
-        let mut decided = self.try_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        let mut decided = self.try_now().inspect_err(|_| self.phase.set(DONE))?;
         if !decided && self.has_default() && self.is_remote() {
-            decided = self.try_remote().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+            decided = self.try_remote().inspect_err(|_| self.phase.set(DONE))?;
         }
         if decided {
             return self.result().map(Some);
@@ -1046,7 +1093,7 @@ impl OpObject {
         if !self.is_remote() {
             return Ok(None);
         }
-        match self.try_remote().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))? {
+        match self.try_remote().inspect_err(|_| self.phase.set(DONE))? {
             true => self.result().map(Some),
             false => Ok(None),
         }
@@ -1055,33 +1102,33 @@ impl OpObject {
     /// Tries, and keeps what it comes to for `take_decided`. `false`: it has to wait.
     pub fn decide_now(&self) -> Py<bool> {
         self.begin()?;
-        let mut decided = self.try_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        let mut decided = self.try_now().inspect_err(|_| self.phase.set(DONE))?;
         if !decided && self.has_default() && self.is_remote() {
-            decided = self.try_remote().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+            decided = self.try_remote().inspect_err(|_| self.phase.set(DONE))?;
         }
         if !decided && self.has_default() {
             self.set_winner(DEFAULT);
         } else if !decided {
             return Ok(false);
         }
-        self.phase.store(DECIDED, Ordering::Relaxed);
+        self.phase.set(DECIDED);
         Ok(true)
     }
 
     /// Parks an operation that `decide_now` or `perform_now` could not decide. `true`: decided after all.
     pub fn park_undecided(&self, sleeper: Sleeper) -> Py<bool> {
-        if self.phase.load(Ordering::Relaxed) != RUNNING {
+        if self.phase.get() != RUNNING {
             return Err(ffi::runtime_error(&format!("{} cannot be parked: begin it first", self.description())));
         }
         self.set_sleeper(sleeper);
-        let decided = self.park().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
-        self.phase.store(if decided { DECIDED } else { PARKED }, Ordering::Relaxed);
+        let decided = self.park().inspect_err(|_| self.phase.set(DONE))?;
+        self.phase.set(if decided { DECIDED } else { PARKED });
         Ok(decided)
     }
 
     /// The result of an operation that is decided, whichever way.
     pub fn take_decided(&self) -> Py<Owned> {
-        match self.phase.load(Ordering::Relaxed) {
+        match self.phase.get() {
             PARKED if self.is_met() && !self.was_moved() => self.take_up(),
             DECIDED if self.winner() == DEFAULT => self.defaulted().unwrap_or_else(|| Ok(ffi::none())),
             DECIDED => {
@@ -1131,30 +1178,37 @@ impl OpObject {
     /// It will not be performed.
     pub fn skip(&self) {
         if self.is_fresh() {
-            self.phase.store(DONE, Ordering::Relaxed);
+            self.phase.set(DONE);
         }
     }
 
     pub fn is_parked(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == PARKED
+        self.phase.get() == PARKED
     }
 
     /// Whether it was begun, and is neither parked nor decided.
     pub fn is_running(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == RUNNING
+        self.phase.get() == RUNNING
     }
 
     /// Parks for the sleeper. `Some`: decided after all.
+    #[inline]
     pub fn perform_parked(&self, sleeper: Sleeper) -> Py<Option<Owned>> {
         self.set_sleeper(sleeper);
+        self.park_or_end()
+    }
+
+    /// The same, with the sleeper set.
+    #[inline]
+    fn park_or_end(&self) -> Py<Option<Owned>> {
         match self.park() {
             Ok(true) => self.result().map(Some),
             Ok(false) => {
-                self.phase.store(PARKED, Ordering::Relaxed);
+                self.phase.set(PARKED);
                 Ok(None)
             }
             Err(raised) => {
-                self.phase.store(DONE, Ordering::Relaxed);
+                self.phase.set(DONE);
                 Err(raised)
             }
         }
@@ -1172,7 +1226,7 @@ impl OpObject {
 
     /// The result of a parked operation that was decided.
     pub fn take_up(&self) -> Py<Owned> {
-        if self.phase.load(Ordering::Relaxed) != DECIDED {
+        if self.phase.get() != DECIDED {
             self.settle();
         }
         self.leave_sleeper();
@@ -1184,7 +1238,7 @@ impl OpObject {
         if self.is_taken() {
             return;
         }
-        self.phase.store(DONE, Ordering::Relaxed);
+        self.phase.set(DONE);
         if self.kind == Kind::NextEvent {
             self.selecting().vacate(self);
         }
@@ -1311,7 +1365,7 @@ unsafe extern "C" fn map(slf: *mut PyObject, function: *mut PyObject) -> *mut Py
             if c::PyCallable_Check(function) == 0 {
                 return Err(ffi::type_error(&format!("map() needs a callable, not {}", ffi::type_name(function))));
             }
-            let phase = op.phase.load(Ordering::Relaxed);
+            let phase = op.phase.get();
             if phase != FRESH {
                 return Err(op.misused(phase));
             }
@@ -1334,7 +1388,8 @@ unsafe extern "C" fn repr(slf: *mut PyObject) -> *mut PyObject {
     ffi::edge_object(|| {
         // SAFETY: see `am_send`.
         let op = unsafe { OpObject::of(slf) };
-        let phase = match op.phase.load(Ordering::Relaxed) {
+        let phase = match op.phase.get() {
+            SPARE => return ffi::string("<weft.Op: kept for the next operation>"),
             FRESH => "not performed",
             TAKEN => "in a select",
             PARKED if op.is(OpObject::CANCELLED) => "cancelled",

@@ -55,7 +55,7 @@ pub struct State {
     /// How many there were when asyncio was looked for in vain.
     asyncio_missed: AtomicIsize,
     epoch: Instant,
-    /// Memory of operations that have ended, for the next ones.
+    /// Operations that have ended, for the next ones. Objects like any other, which the collector sees, with a reference that is ours.
     #[cfg(not(Py_GIL_DISABLED))]
     spare: UnsafeCell<Vec<*mut PyObject>>,
     /// The same of a `Selected`, or null.
@@ -67,11 +67,12 @@ pub struct State {
     /// Room for the cases of a select, empty.
     #[cfg(not(Py_GIL_DISABLED))]
     spare_select: Cell<Option<Box<Select>>>,
-    /// Memory of a `Stop` that has ended, or null.
-    spare_stop: AtomicPtr<PyObject>,
-    /// The C function behind `_get_running_loop`, once that is found to be a plain one.
+    /// A `Stop` that has ended, or null: kept as operations are.
     #[cfg(not(Py_GIL_DISABLED))]
-    running_loop: Cell<Option<c::PyCFunction>>,
+    spare_stop: Cell<*mut PyObject>,
+    /// The C function behind `_get_running_loop`, once that is found to be a plain one, and what it is called with, which that keeps alive.
+    #[cfg(not(Py_GIL_DISABLED))]
+    running_loop: Cell<Option<(c::PyCFunction, *mut PyObject)>>,
     /// The home that was asked for last, or null. Borrowed, or it would keep a closed loop's tasks alive: a home that ends takes itself out.
     #[cfg(not(Py_GIL_DISABLED))]
     pub last_home: AtomicPtr<PyObject>,
@@ -114,7 +115,8 @@ impl State {
             spare_rare: UnsafeCell::new(Vec::with_capacity(SPARE)),
             #[cfg(not(Py_GIL_DISABLED))]
             spare_select: Cell::new(None),
-            spare_stop: AtomicPtr::new(ptr::null_mut()),
+            #[cfg(not(Py_GIL_DISABLED))]
+            spare_stop: Cell::new(ptr::null_mut()),
             #[cfg(not(Py_GIL_DISABLED))]
             running_loop: Cell::new(None),
             #[cfg(not(Py_GIL_DISABLED))]
@@ -124,70 +126,80 @@ impl State {
         }
     }
 
-    /// Memory for an operation, with its type and a reference, not yet seen by the collector.
+    /// An operation that has ended, for the next one: it is seen by the collector, its fields are those of none, and the reference is the
+    /// caller's. Null: there is none.
     #[inline]
-    pub fn allocate_op(&self) -> Py<*mut PyObject> {
-        let kind = self.class(Ref::Op);
-        // SAFETY: attached; spare memory is that of an operation that has ended. The type is ours.
+    pub fn take_op(&self) -> *mut PyObject {
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: attached; each has a reference that is ours. One that somebody has found by the collector's lists is left to him.
         unsafe {
-            #[cfg(not(Py_GIL_DISABLED))]
-            if let Some(object) = (*self.spare.get()).pop() {
-                return Ok(c::PyObject_Init(object, kind));
+            while let Some(object) = (*self.spare.get()).pop() {
+                if c::Py_REFCNT(object) == 1 {
+                    ffi::take_up(object);
+                    return object;
+                }
+                c::Py_DECREF(object);
             }
-            let object = c::PyObject_GC_New::<PyObject>(kind);
-            if object.is_null() { Err(ffi::Raised) } else { Ok(object) }
         }
+        ptr::null_mut()
     }
 
-    /// Ends an operation, whose fields were dropped and which the collector does not see any more.
+    /// Keeps an operation that has ended. `false`: the caller is to free it.
     ///
     /// # Safety
-    /// From its `tp_dealloc`, once.
+    /// At the end of its `tp_dealloc`, once; its fields are those of none.
     #[inline]
-    pub unsafe fn free_op(object: *mut PyObject, state: &Self) {
-        // SAFETY: the caller's promise; the type is alive until its reference is dropped, and so is the state.
+    pub unsafe fn keep_op(&self, object: *mut PyObject) -> bool {
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: attached; nobody has a reference any more.
         unsafe {
-            let kind = c::Py_TYPE(object);
-            #[cfg(Py_GIL_DISABLED)]
-            let _ = state;
-            #[cfg(not(Py_GIL_DISABLED))]
-            {
-                let spare = &mut *state.spare.get();
-                if spare.len() < SPARE && !state.is_gone() {
-                    spare.push(object);
-                    c::Py_DECREF(kind.cast());
-                    return;
-                }
+            let spare = &mut *self.spare.get();
+            if spare.len() < SPARE && !self.is_gone() {
+                ffi::keep(object);
+                spare.push(object);
+                return true;
             }
-            c::PyObject_GC_Del(object.cast());
-            c::Py_DECREF(kind.cast());
         }
+        let _ = object;
+        false
     }
 
-    /// Memory for a `Stop`, or null: without a type, and not seen by the collector.
+    /// The `Stop` that was kept, as for [`take_op`](Self::take_op). Null: there is none.
     #[inline]
     pub fn take_stop(&self) -> *mut PyObject {
-        self.swap_stop(ptr::null_mut())
-    }
-
-    /// Keeps the memory of a `Stop` that has ended. What it returns, if not null, is the caller's to free.
-    #[inline]
-    pub fn keep_stop(&self, object: *mut PyObject) -> *mut PyObject {
-        if self.is_gone() { object } else { self.swap_stop(object) }
-    }
-
-    #[inline]
-    fn swap_stop(&self, object: *mut PyObject) -> *mut PyObject {
-        // Relaxed: nobody comes in between who does not hold the GIL.
         #[cfg(not(Py_GIL_DISABLED))]
-        {
-            let before = self.spare_stop.load(Ordering::Relaxed);
-            self.spare_stop.store(object, Ordering::Relaxed);
-            before
+        // SAFETY: as for `take_op`.
+        unsafe {
+            let object = self.spare_stop.get();
+            if !object.is_null() {
+                self.spare_stop.set(ptr::null_mut());
+                if c::Py_REFCNT(object) == 1 {
+                    ffi::take_up(object);
+                    return object;
+                }
+                c::Py_DECREF(object);
+            }
         }
-        // AcqRel: who gets an object sees what was done to it before.
-        #[cfg(Py_GIL_DISABLED)]
-        self.spare_stop.swap(object, Ordering::AcqRel)
+        ptr::null_mut()
+    }
+
+    /// Keeps a `Stop` that has ended. `false`: the caller is to free it.
+    ///
+    /// # Safety
+    /// As for [`keep_op`](Self::keep_op).
+    #[inline]
+    pub unsafe fn keep_stop(&self, object: *mut PyObject) -> bool {
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: as above.
+        unsafe {
+            if self.spare_stop.get().is_null() && !self.is_gone() {
+                ffi::keep(object);
+                self.spare_stop.set(object);
+                return true;
+            }
+        }
+        let _ = object;
+        false
     }
 
     /// Memory for a `Selected`, or null: without a type, and not seen by the collector.
@@ -362,6 +374,22 @@ impl State {
     /// The asyncio loop that runs in this thread, or `None`. Does not import asyncio: where it was not imported, no loop runs.
     #[inline]
     pub fn running_loop(&self) -> Py<Option<Owned>> {
+        #[cfg(not(Py_GIL_DISABLED))]
+        if let Some((function, module)) = self.running_loop.get() {
+            // SAFETY: what the interpreter would call for it (`METH_NOARGS`).
+            return unsafe { Owned::from_new(function(module, ptr::null_mut())) }.map(Self::unless_none);
+        }
+        self.ask_running_loop()
+    }
+
+    #[inline]
+    fn unless_none(object: Owned) -> Option<Owned> {
+        // SAFETY: None lives for ever.
+        (object.as_ptr() != unsafe { c::Py_None() }).then_some(object)
+    }
+
+    #[inline(never)]
+    fn ask_running_loop(&self) -> Py<Option<Owned>> {
         let get = match self.get(Ref::GetRunningLoop) {
             known if !known.is_null() => known,
             _ => match self.find_asyncio()? {
@@ -369,18 +397,8 @@ impl State {
                 None => return Ok(None),
             },
         };
-        #[cfg(not(Py_GIL_DISABLED))]
-        let direct = self.running_loop.get();
-        #[cfg(Py_GIL_DISABLED)]
-        let direct: Option<c::PyCFunction> = None;
-        let running = match direct {
-            // SAFETY: what the interpreter would call for it (`METH_NOARGS`).
-            Some(function) => unsafe { Owned::from_new(function(c::PyCFunction_GetSelf(get), ptr::null_mut()))? },
-            // SAFETY: a function without arguments.
-            None => unsafe { ffi::call(get, &[])? },
-        };
-        // SAFETY: None lives for ever.
-        Ok((running.as_ptr() != unsafe { c::Py_None() }).then_some(running))
+        // SAFETY: a function without arguments.
+        unsafe { ffi::call(get, &[]) }.map(Self::unless_none)
     }
 
     /// `_get_running_loop`, once asyncio is imported. Looked for anew when the number of modules has changed.
@@ -410,7 +428,8 @@ impl State {
             let function = self.found(Ref::GetRunningLoop, || Ok(function))?;
             #[cfg(not(Py_GIL_DISABLED))]
             if c::PyCFunction_CheckExact(function) != 0 && c::PyCFunction_GetFlags(function) == c::METH_NOARGS {
-                self.running_loop.set(c::PyCFunction_GetFunction(function));
+                let direct = c::PyCFunction_GetFunction(function);
+                self.running_loop.set(direct.map(|direct| (direct, c::PyCFunction_GetSelf(function))));
             }
             Ok(Some(function))
         }
@@ -559,6 +578,16 @@ impl State {
                 }
             }
         }
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: attached, and what is spare is alive.
+        unsafe {
+            for object in (*self.spare.get()).iter().chain([&self.spare_stop.get()]) {
+                let stop = ffi::visit(*object, visit, argument);
+                if stop != 0 {
+                    return stop;
+                }
+            }
+        }
         0
     }
 
@@ -625,16 +654,14 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        let stop = self.spare_stop.swap(ptr::null_mut(), Ordering::AcqRel);
         // SAFETY: attached; the memory is ours, and so are the references.
         unsafe {
-            if !stop.is_null() {
-                c::PyObject_GC_Del(stop.cast());
-            }
             #[cfg(not(Py_GIL_DISABLED))]
             for object in std::mem::take(&mut *self.spare.get()) {
-                c::PyObject_GC_Del(object.cast());
+                c::Py_DECREF(object);
             }
+            #[cfg(not(Py_GIL_DISABLED))]
+            c::Py_XDECREF(self.spare_stop.replace(ptr::null_mut()));
             #[cfg(not(Py_GIL_DISABLED))]
             for rare in std::mem::take(&mut *self.spare_rare.get()) {
                 drop(Box::from_raw(rare));

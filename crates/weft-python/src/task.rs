@@ -16,7 +16,7 @@ use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
 
-use crate::context;
+use crate::context::Entered;
 use crate::ffi::{self, First, Owned, Py, PyObject, Raised, c};
 use crate::group::GroupObject;
 use crate::home::HomeObject;
@@ -132,25 +132,50 @@ enum Stepped {
 /// Which task asyncio takes for the current one, while a home steps several. Ends with what it was before.
 pub struct Current<'a> {
     state: &'a State,
+    home: &'a HomeObject,
     event_loop: &'a Owned,
     task: Option<Owned>,
     before: Option<Owned>,
+    /// Of the loop, as the key of a dictionary.
+    #[cfg(not(Py_3_14))]
+    hash: isize,
+    /// The home's scratch context, while the thread is in it: while tasks that share their context are stepped, and between two such steps.
+    entered: Option<Entered>,
 }
 
 impl<'a> Current<'a> {
-    pub fn new(state: &'a State, event_loop: &'a Owned) -> Self {
-        Self { state, event_loop, task: None, before: None }
+    pub fn new(state: &'a State, home: &'a HomeObject, event_loop: &'a Owned) -> Self {
+        Self {
+            state,
+            home,
+            event_loop,
+            task: None,
+            before: None,
+            #[cfg(not(Py_3_14))]
+            hash: 0,
+            entered: None,
+        }
     }
 
-    /// Makes this the current task; `None`: none of ours.
+    /// Makes this the current task.
     #[inline]
-    pub fn set(&mut self, task: Option<&Owned>) -> Py<()> {
-        let same = match (&self.task, task) {
-            (None, None) => true,
-            (Some(one), Some(other)) => one.as_ptr() == other.as_ptr(),
-            _ => false,
-        };
-        if same { Ok(()) } else { self.change(task) }
+    fn set(&mut self, task: &Owned) -> Py<()> {
+        match &self.task {
+            Some(same) if same.as_ptr() == task.as_ptr() => Ok(()),
+            _ => self.change(Some(task)),
+        }
+    }
+
+    /// Leaves the contexts of tasks: what is run now is not a step of one.
+    #[inline]
+    pub fn leave_context(&mut self) -> Py<()> {
+        self.home.scratch.leave(&mut self.entered)
+    }
+
+    /// The same, and there is no current task.
+    pub fn clear(&mut self) -> Py<()> {
+        self.leave_context()?;
+        if self.task.is_some() { self.change(None) } else { Ok(()) }
     }
 
     fn change(&mut self, task: Option<&Owned>) -> Py<()> {
@@ -180,9 +205,13 @@ impl<'a> Current<'a> {
                     return Err(Raised);
                 }
                 self.before = (!before.is_null()).then(|| Owned::from_borrowed(before));
+                self.hash = c::PyObject_Hash(event_loop);
+                if self.hash == -1 {
+                    return Err(Raised);
+                }
             }
             ffi::check(match task.or(self.before.as_ref()) {
-                Some(next) => c::PyDict_SetItem(tasks, event_loop, next.as_ptr()),
+                Some(next) => ffi::set_item_known_hash(tasks, event_loop, next.as_ptr(), self.hash),
                 None => c::PyDict_DelItem(tasks, event_loop),
             })?;
         }
@@ -228,9 +257,9 @@ impl<'a> Current<'a> {
 
 impl Drop for Current<'_> {
     fn drop(&mut self) {
-        if self.task.is_some() {
+        if self.task.is_some() || self.entered.is_some() {
             let _aside = ffi::Aside::new();
-            if self.set(None).is_err() {
+            if self.clear().is_err() {
                 ffi::unraisable(self.event_loop.as_ptr());
             }
         }
@@ -466,50 +495,70 @@ impl TaskObject {
         Ok(true)
     }
 
-    /// One step: until it waits, or ends. `error` is thrown into it.
-    pub fn step(&self, current: &mut Current<'_>, mut error: Option<Owned>) -> Py<()> {
-        if self.is_done() || self.coroutine.get().is_null() {
+    /// One step of `this`, until it waits, or ends. `error` is thrown into it.
+    ///
+    /// # Safety
+    /// A task, of the home that is `current`'s.
+    #[inline]
+    pub unsafe fn step(this: &Owned, current: &mut Current<'_>, error: Option<Owned>) -> Py<()> {
+        // SAFETY: the caller's promise; held while it is stepped.
+        let task = unsafe { Self::of(this.as_ptr()) };
+        if task.is_done() || task.coroutine.get().is_null() {
             return Ok(());
         }
-        let state = current.state;
-        // SAFETY: alive while it is stepped: who has us stepped holds a reference.
-        let this = unsafe { Owned::from_borrowed(self.as_ptr()) };
+        match task.step_once(current, this, error) {
+            Ok(Stepped::Waits) => Ok(()),
+            stepped => task.after_step(current, this, stepped),
+        }
+    }
+
+    #[inline(never)]
+    fn after_step(&self, current: &mut Current<'_>, this: &Owned, mut stepped: Py<Stepped>) -> Py<()> {
         let mut first = First::default();
         loop {
-            match self.step_once(current, &this, error.take()) {
+            match stepped {
                 Ok(Stepped::Waits) => return Ok(()),
                 Ok(Stepped::Refused(refusal)) => {
-                    error = Some(refusal);
+                    stepped = self.step_again(current, this, refusal);
                     continue;
                 }
                 Ok(Stepped::Returned(value)) => {
+                    if self.flags.get() & (GROUPED | RARE | MUST_CANCEL) != GROUPED {
+                        // Somebody is told, or something made.
+                        first.keep(current.leave_context());
+                    }
                     if self.take(MUST_CANCEL) {
-                        match self.cancellation(state, None) {
+                        match self.cancellation(current.state, None) {
                             Ok(cancelled) => self.conclude(CANCELLED, cancelled, &mut first),
-                            Err(Raised) => self.fail(state, &mut first),
+                            Err(Raised) => self.fail(current, &mut first),
                         }
                     } else {
                         self.conclude(FINISHED, value, &mut first);
                     }
                 }
                 // The coroutine raised, or asyncio would not have it stepped.
-                Err(Raised) => self.fail(state, &mut first),
+                Err(Raised) => self.fail(current, &mut first),
             }
-            self.tell(current, &this, &mut first);
+            self.tell(current, this, &mut first);
             return first.raise();
         }
     }
 
+    #[cold]
+    fn step_again(&self, current: &mut Current<'_>, this: &Owned, error: Owned) -> Py<Stepped> {
+        self.step_once(current, this, Some(error))
+    }
+
     #[inline(always)]
     fn step_once(&self, current: &mut Current<'_>, this: &Owned, mut error: Option<Owned>) -> Py<Stepped> {
-        let state = current.state;
-        if self.take(MUST_CANCEL) {
-            error = Some(self.cancellation(state, error)?);
+        if self.is(MUST_CANCEL) {
+            self.set(MUST_CANCEL, false);
+            error = Some(self.cancellation(current.state, error)?);
         }
         ffi::put(&self.content, None);
-        current.set(Some(this))?;
-        match self.send(state, error)? {
-            Sent::Yielded(yielded) => Ok(match self.wait_for(state, this, yielded)? {
+        current.set(this)?;
+        match self.send(current, error)? {
+            Sent::Yielded(yielded) => Ok(match self.wait_for(current, this, yielded)? {
                 None => Stepped::Waits,
                 Some(refusal) => Stepped::Refused(refusal),
             }),
@@ -519,8 +568,11 @@ impl TaskObject {
 
     /// It ends with the error that is set.
     #[cold]
-    fn fail(&self, state: &State, first: &mut First) {
-        let Some(raised) = ffi::take_error().or_else(|| {
+    fn fail(&self, current: &mut Current<'_>, first: &mut First) {
+        let state = current.state;
+        let raised = ffi::take_error();
+        first.keep(current.leave_context());
+        let Some(raised) = raised.or_else(|| {
             // What steps a coroutine has broken the interpreter's rule that a failure has an exception.
             let _ = ffi::runtime_error("a coroutine failed without an exception");
             ffi::take_error()
@@ -603,66 +655,60 @@ impl TaskObject {
         let state = unsafe { State::of(self.as_ptr()) };
         let event_loop = self.event_loop()?;
         let _turn = self.home().turn();
-        let mut current = Current::new(state, &event_loop);
-        self.step(&mut current, error)
+        let mut current = Current::new(state, self.home(), &event_loop);
+        // SAFETY: alive, and a task of that home.
+        unsafe { Self::step(&Owned::from_borrowed(self.as_ptr()), &mut current, error) }
     }
 
-    #[inline]
-    fn send(&self, state: &State, error: Option<Owned>) -> Py<Sent> {
-        let coroutine = self.coroutine.get();
-        if self.is(SHARES) && self.home().scratch.is_used() {
-            self.own_context()?;
-        }
-        // SAFETY: live objects, held by the task; the context is entered by nobody else, as it is this task's own, or lent to it alone.
+    #[inline(always)]
+    fn send(&self, current: &mut Current<'_>, error: Option<Owned>) -> Py<Sent> {
+        let state = current.state;
+        let scratch = &current.home.scratch;
+        // SAFETY: live objects, held by the task; a context that is the task's own is entered by nobody else.
         unsafe {
-            let scratch = match self.is(SHARES) {
-                true => Some(self.home().scratch.borrow(self.as_ptr(), self.context().get())?),
-                false => None,
-            };
-            let context = scratch.as_ref().map_or(self.context().get(), Owned::as_ptr);
-            if let Err(raised) = ffi::enter_context(context) {
-                if let Some(scratch) = scratch {
-                    self.give_back(scratch);
-                }
-                return Err(raised);
+            let shares = self.is(SHARES) && scratch.lend(&mut current.entered, self.as_ptr(), self.context().get())?;
+            if !shares {
+                scratch.leave(&mut current.entered)?;
+                self.own_context()?;
+                ffi::enter_context(self.context().get())?;
             }
             let sent = match error {
                 None => {
                     let mut result = ptr::null_mut();
-                    match c::PyIter_Send(coroutine, c::Py_None(), &mut result) {
+                    match c::PyIter_Send(self.coroutine.get(), c::Py_None(), &mut result) {
                         c::PySendResult::PYGEN_RETURN => Owned::from_new(result).map(Sent::Returned),
                         c::PySendResult::PYGEN_NEXT => Owned::from_new(result).map(Sent::Yielded),
                         c::PySendResult::PYGEN_ERROR => Err(Raised),
                     }
                 }
-                Some(error) => throw(state, coroutine, &error),
+                Some(error) => throw(state, self.coroutine.get(), &error),
             };
-            let left = ffi::exit_context(context);
-            if let Some(scratch) = scratch {
-                self.give_back(scratch);
-            }
+            let left = if !shares {
+                ffi::exit_context(self.context().get())
+            } else if !self.is(SHARES) {
+                // It took it for its own meanwhile.
+                scratch.leave(&mut current.entered)
+            } else {
+                scratch.give_back(&mut current.entered, self.context().get()).map(|own| {
+                    if let Some(own) = own {
+                        self.set(SHARES, false);
+                        ffi::put(self.context(), Some(own));
+                    }
+                })
+            };
             left.and(sent)
         }
     }
 
-    /// A step in a context that was lent for it has ended.
+    /// The context it runs in, which is shared no more.
     #[inline]
-    fn give_back(&self, scratch: Owned) {
-        // SAFETY: live contexts. One that somebody knows besides us and the home (a token, of a variable that was set to what it was already) is
-        // taken for changed.
-        let changed =
-            unsafe { !context::same(scratch.as_ptr(), self.context().get()) || c::Py_REFCNT(scratch.as_ptr()) > 2 };
-        let keeps = self.is(SHARES) && changed;
-        self.home().scratch.give_back(self.as_ptr(), &scratch, keeps);
-        if keeps {
-            self.set(SHARES, false);
-            ffi::put(self.context(), Some(scratch));
-        }
+    fn own_context(&self) -> Py<()> {
+        if self.is(SHARES) { self.make_context() } else { Ok(()) }
     }
 
-    /// The context it runs in, which is shared no more.
-    fn own_context(&self) -> Py<Owned> {
-        if self.is(SHARES) && !self.context().get().is_null() {
+    #[cold]
+    fn make_context(&self) -> Py<()> {
+        if !self.context().get().is_null() {
             let own = match self.home().scratch.of_user(self.as_ptr()) {
                 Some(current) => current,
                 // SAFETY: a live context.
@@ -671,12 +717,13 @@ impl TaskObject {
             self.set(SHARES, false);
             ffi::put(self.context(), Some(own));
         }
-        Ok(shown(self.context().get()))
+        Ok(())
     }
 
     /// The coroutine waits for what it yielded. An error that is returned is for the coroutine.
-    #[inline]
-    fn wait_for(&self, state: &State, this: &Owned, yielded: Owned) -> Py<Option<Owned>> {
+    #[inline(always)]
+    fn wait_for(&self, current: &mut Current<'_>, this: &Owned, yielded: Owned) -> Py<Option<Owned>> {
+        let state = current.state;
         if state.is(yielded.as_ptr(), Ref::Op) {
             // SAFETY: just tested.
             let op = unsafe { OpObject::of(yielded.as_ptr()) };
@@ -689,6 +736,7 @@ impl TaskObject {
                 return Ok(None);
             }
         }
+        current.leave_context()?;
         // SAFETY: None lives for ever.
         if yielded.as_ptr() == unsafe { c::Py_None() } {
             self.home().defer(this.clone())?;
@@ -833,7 +881,7 @@ impl TaskObject {
         let state = current.state;
         // SAFETY: live objects.
         let call = |current: &mut Current<'_>, name: Ref, arguments: &[*mut PyObject]| unsafe {
-            current.set(None).and_then(|()| ffi::call_method(state.get(name), arguments)).map(drop)
+            current.clear().and_then(|()| ffi::call_method(state.get(name), arguments)).map(drop)
         };
         if let Some(owner) = self.taken(|rare| &rare.owner) {
             first.keep(call(current, Ref::OnDone, &[owner.as_ptr(), this.as_ptr()]));
@@ -1063,7 +1111,8 @@ unsafe extern "C" fn get_coro(slf: *mut PyObject, _: *mut PyObject) -> *mut PyOb
 
 unsafe extern "C" fn get_context(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `done`.
-    ffi::edge_object(|| unsafe { TaskObject::of(slf) }.own_context())
+    let this = unsafe { TaskObject::of(slf) };
+    ffi::edge_object(|| this.own_context().map(|()| shown(this.context().get())))
 }
 
 unsafe extern "C" fn get_name(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {

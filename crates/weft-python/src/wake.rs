@@ -46,17 +46,16 @@ pub fn all(wakes: Wakes) {
 /// Wakes all. A receiver that got a value but is gone with its loop gives it back: the value is returned, to be sent again.
 #[inline]
 pub fn all_but_gone(wakes: Wakes) -> Option<Value> {
-    if wakes.is_empty() {
-        return None;
+    match wakes.into_only() {
+        Ok(only) => only.and_then(wake),
+        Err(several) => several_but_gone(several),
     }
-    let mut wakers = wakes.into_wakers();
-    let mut back = wakers.next().and_then(wake);
-    if wakers.size_hint().1 == Some(0) {
-        // Mostly there is one, and to drop what is left of an iterator that had no more would take longer than all else here.
-        std::mem::forget(wakers);
-        return back;
-    }
-    for waker in wakers {
+}
+
+#[cold]
+fn several_but_gone(wakes: Wakes) -> Option<Value> {
+    let mut back = None;
+    for waker in wakes.into_wakers() {
         let value = wake(waker);
         back = back.or(value);
     }
@@ -72,8 +71,11 @@ pub fn all_and_returned(wakes: Wakes) -> Vec<Value> {
 #[inline]
 fn wake(waker: Waker) -> Option<Value> {
     if ptr::eq(waker.vtable(), &TABLE) {
+        let op = waker.data().cast_mut().cast();
+        // It has nothing to drop.
+        std::mem::forget(waker);
         // SAFETY: as in the table.
-        return unsafe { OpObject::wake(waker.data().cast_mut().cast()) };
+        return unsafe { OpObject::wake(op) };
     }
     waker.wake();
     None

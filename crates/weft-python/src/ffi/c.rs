@@ -77,6 +77,7 @@ may_run_python! {
     fn PyDict_Contains(dict: *mut PyObject, key: *mut PyObject) -> c_int;
     fn PyDict_GetItemWithError(dict: *mut PyObject, key: *mut PyObject) -> *mut PyObject;
     fn PyDict_SetItem(dict: *mut PyObject, key: *mut PyObject, value: *mut PyObject) -> c_int;
+    fn _PyDict_SetItem_KnownHash(dict: *mut PyObject, key: *mut PyObject, value: *mut PyObject, hash: isize) -> c_int;
     fn PyDict_DelItem(dict: *mut PyObject, key: *mut PyObject) -> c_int;
     fn PyImport_ImportModuleLevelObject(
         name: *mut PyObject, globals: *mut PyObject, locals: *mut PyObject, from: *mut PyObject, level: c_int

@@ -2,9 +2,8 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::atomic::Ordering;
 
-use super::{Asleep, DECIDED, DEFAULT, DONE, Extra, FRESH, Kind, OpObject, PARKED, POSTPONED, Sleeper, Step, TAKEN};
+use super::{Asleep, DECIDED, DEFAULT, DONE, Extra, FRESH, Kind, OpObject, PARKED, POSTPONED, Step, TAKEN};
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
 use crate::state::State;
@@ -14,13 +13,22 @@ impl OpObject {
     /// One step in a coroutine: what `await` does.
     #[inline(always)]
     pub fn step(&self) -> Py<Step> {
-        match self.phase.load(Ordering::Relaxed) {
+        match self.phase.get() {
+            FRESH if self.is_on_channel() && !self.channel().state().should_yield() => self.perform_on_channel(),
             PARKED => self.step_parked(),
+            _ => self.step_otherwise(),
+        }
+    }
+
+    #[inline(never)]
+    fn step_otherwise(&self) -> Py<Step> {
+        match self.phase.get() {
             POSTPONED => {
-                self.phase.store(FRESH, Ordering::Relaxed);
+                self.phase.set(FRESH);
                 self.perform_step()
             }
-            _ if (self.state().should_yield() || self.is_a_turn()) && self.is_fresh() => self.postpone(),
+            // One on a channel was just told to.
+            FRESH if self.is_on_channel() || self.state().should_yield() || self.is_a_turn() => self.postpone(),
             _ => self.perform_step(),
         }
     }
@@ -33,6 +41,14 @@ impl OpObject {
 
     #[inline(never)]
     pub(super) fn step_parked(&self) -> Py<Step> {
+        const ODD: u16 = OpObject::CANCELLED | OpObject::LATE | OpObject::REMOTE | OpObject::BELL;
+        let flags = self.flags.get();
+        if flags & (Self::ON_CHANNEL | ODD) == Self::ON_CHANNEL && self.waiter().met().is_some() {
+            // As `take_up`, of what is mostly here: its one node was claimed, and the reference went with the waker.
+            self.flags.set(flags & !Self::LINKED);
+            self.leave_sleeper();
+            return self.result().map(Step::Return);
+        }
         if self.is(Self::CANCELLED) {
             self.give_up();
             return Err(self.raise_cancelled());
@@ -51,15 +67,28 @@ impl OpObject {
     #[cold]
     pub(super) fn postpone(&self) -> Py<Step> {
         // What has to wait hands the loop back by itself.
-        let ready = self.is_ready_now().inspect_err(|_| self.phase.store(DONE, Ordering::Relaxed))?;
+        let ready = self.is_ready_now().inspect_err(|_| self.phase.set(DONE))?;
         if !ready || self.state().running_loop()?.is_none() {
             return self.perform_step();
         }
-        self.phase.store(POSTPONED, Ordering::Relaxed);
+        self.phase.set(POSTPONED);
         Ok(Step::Yield(ffi::none()))
     }
 
+    /// As `perform_step`, of an operation on a channel.
     #[inline(always)]
+    fn perform_on_channel(&self) -> Py<Step> {
+        self.begin()?;
+        match self.try_channel() {
+            Ok(true) => self.result().map(Step::Return),
+            Ok(false) => self.suspend(),
+            Err(raised) => {
+                self.phase.set(DONE);
+                Err(raised)
+            }
+        }
+    }
+
     pub(super) fn perform_step(&self) -> Py<Step> {
         match self.perform_now()? {
             Some(result) => Ok(Step::Return(result)),
@@ -70,24 +99,31 @@ impl OpObject {
     /// It has to wait, in the loop that runs here.
     #[inline(never)]
     pub(super) fn suspend(&self) -> Py<Step> {
-        let Some(running) = self.state().running_loop()? else {
-            let message = format!(
-                "{} has to wait, but was awaited outside any scheduler: neither asyncio nor trio runs in this thread; use .wait() to block the thread",
-                self.description()
-            );
-            self.give_up();
-            return Err(ffi::runtime_error(&message));
+        let state = self.state();
+        let Some(running) = state.running_loop()? else {
+            return Err(self.has_no_scheduler());
         };
-        let home = HomeObject::of_loop(self.state(), &running)?;
+        let home = HomeObject::of_loop(state, &running)?;
         // SAFETY: just made or found.
-        unsafe { HomeObject::of(home.as_ptr()) }.deliver_pending(self.state())?;
-        Ok(match self.perform_parked(Sleeper::Loop(home))? {
+        unsafe { HomeObject::of(home.as_ptr()) }.deliver_pending(state)?;
+        self.set_home(home);
+        Ok(match self.park_or_end()? {
             Some(result) => Step::Return(result),
             None => {
                 self.set(Self::BLOCKING, true);
                 Step::Yield(self.itself())
             }
         })
+    }
+
+    #[cold]
+    fn has_no_scheduler(&self) -> Raised {
+        let message = format!(
+            "{} has to wait, but was awaited outside any scheduler: neither asyncio nor trio runs in this thread; use .wait() to block the thread",
+            self.description()
+        );
+        self.give_up();
+        ffi::runtime_error(&message)
     }
 
     /// A cancel that came too late for this operation is delivered at the task's next suspension.
@@ -118,8 +154,11 @@ impl OpObject {
     /// A task that steps from `home` was given this operation to wait for. `false`: it cannot be waited for there.
     #[inline]
     pub fn wakes_task(&self, home: &HomeObject, task: &Owned) -> bool {
+        if self.phase.get() == PARKED && self.takes_task(home, task) {
+            return true;
+        }
         let here = matches!(self.asleep(), Asleep::Loop(mine) if ptr::eq(mine, home));
-        if !here || self.phase.load(Ordering::Relaxed) != PARKED || !self.callback().is_null() {
+        if !here || self.phase.get() != PARKED || !self.callback().is_null() {
             return false;
         }
         self.set(Self::BLOCKING, false);
@@ -133,7 +172,7 @@ impl OpObject {
 
     /// asyncio's cancel of the future that a task waits for. `false`: nothing is waited for any more.
     pub fn cancel_wait(&self, message: Option<Owned>) -> bool {
-        if self.phase.load(Ordering::Relaxed) != PARKED || self.is(Self::CANCELLED) || self.is_somebody_elses() {
+        if self.phase.get() != PARKED || self.is(Self::CANCELLED) || self.is_somebody_elses() {
             return false;
         }
         if message.is_some() || self.rare().is_some() {
@@ -164,13 +203,12 @@ impl OpObject {
 
     /// Whether a thread, or a party of another scheduler, sleeps on it, which alone may end it.
     pub(super) fn is_somebody_elses(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == PARKED
-            && matches!(self.asleep(), Asleep::Thread(_) | Asleep::Elsewhere(..))
+        self.phase.get() == PARKED && matches!(self.asleep(), Asleep::Thread(_) | Asleep::Elsewhere(..))
     }
 
     /// The coroutine that awaited this ends here (`GeneratorExit`, or another scheduler's exception): leave no trace.
     pub fn end(&self) {
-        match self.phase.load(Ordering::Relaxed) {
+        match self.phase.get() {
             PARKED => {
                 if self.is(Self::CANCELLED) || self.withdraw() {
                     self.give_up();
@@ -190,7 +228,7 @@ impl OpObject {
             }
             // A leaf ends with its select.
             TAKEN => {}
-            _ => self.phase.store(DONE, Ordering::Relaxed),
+            _ => self.phase.set(DONE),
         }
     }
 
@@ -294,7 +332,7 @@ pub unsafe extern "C" fn throw(
             if number > 2 && *arguments.add(2) != c::Py_None() {
                 c::PyException_SetTraceback(error.as_ptr(), *arguments.add(2));
             }
-            let decided = op.phase.load(Ordering::Relaxed) == PARKED && !op.is(OpObject::CANCELLED) && !op.withdraw();
+            let decided = op.phase.get() == PARKED && !op.is(OpObject::CANCELLED) && !op.withdraw();
             if decided && c::PyErr_GivenExceptionMatches(error.as_ptr(), op.state().cancelled_error()?) != 0 {
                 // The commit wins: it completes, and the cancel comes at the next suspension.
                 op.deliver_late()?;
@@ -328,9 +366,18 @@ pub unsafe extern "C" fn close(slf: *mut PyObject, _: *mut PyObject) -> *mut PyO
 pub(super) unsafe extern "C" fn am_await(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
+    if op.is_fresh() && op.is_on_channel() && op.channel().state().awaits_only_here() {
+        return op.itself().into_ptr();
+    }
+    await_somewhere(op)
+}
+
+/// The same, of any operation.
+#[inline(never)]
+fn await_somewhere(op: &OpObject) -> *mut PyObject {
     ffi::edge_object(|| {
         op.check_fresh()?;
-        match op.state().perform_elsewhere(slf)? {
+        match op.state().perform_elsewhere(op.as_ptr())? {
             None => Ok(op.itself()),
             Some(coroutine) => ffi::iterator_of(&coroutine),
         }
@@ -342,7 +389,7 @@ pub(super) unsafe extern "C" fn am_await(slf: *mut PyObject) -> *mut PyObject {
 pub(super) unsafe extern "C" fn get_blocking(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
-    if op.phase.load(Ordering::Relaxed) != PARKED || op.is_somebody_elses() {
+    if op.phase.get() != PARKED || op.is_somebody_elses() {
         // Not a future, as asyncio.isfuture() sees it: ensure_future() and gather() wrap it in a task.
         return ffi::none().into_ptr();
     }
@@ -417,7 +464,7 @@ pub(super) unsafe extern "C" fn add_done_callback(
 pub(super) unsafe extern "C" fn future_done(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
-    let parked = op.phase.load(Ordering::Relaxed) == PARKED;
+    let parked = op.phase.get() == PARKED;
     ffi::edge_object(|| Ok(ffi::boolean(!parked || op.is(OpObject::CANCELLED) || op.is_met())))
 }
 

@@ -1,19 +1,24 @@
 //! Operations as Python objects: how they are made, what the collector sees of them, and how they end.
+//!
+//! Where there is a GIL the object of an operation that has ended is kept for the next one, whole: alive, with its type, and in the collector's
+//! list. It is not kept if a collection has come upon it, which mostly found it to be garbage; and one that a collection has come upon since is
+//! taken out of the list and put in again before it is used: or it might stand among what that collection is about to clear. A collection that clears
+//! an object has always traversed it, and that sets a flag (SEEN).
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr;
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use weft_core::waiter::Waiter;
 use weft_core::waitq::Node;
 
-use super::{DECIDED, DONE, Extra, FRESH, Kind, OpObject, PARKED, Role, Select, TAKEN, Word};
+use super::{DECIDED, DONE, Extra, FRESH, Kind, OpObject, PARKED, Role, SPARE, Select, TAKEN, Word};
+use crate::attached::{Bits, Byte};
 use crate::channel::Via;
-use crate::ffi::{self, Owned, Py, PyObject, c};
+use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::origin::Origin;
-use crate::state::State;
+use crate::state::{Ref, State};
 use crate::value::Value;
 
 /// A new operation that is not on a channel; `owner` is null or what it was made from.
@@ -40,9 +45,22 @@ pub(super) unsafe fn create(
     flags: u16,
     value: Option<Owned>,
 ) -> Py<Owned> {
-    // SAFETY: our type; every field is written before anybody sees the object.
+    // First: it may make an object.
+    let mut made = Origin::here();
+    // SAFETY: our type; every field is written before anybody sees the object. No collection begins meanwhile.
     unsafe {
-        let object = state.allocate_op()?;
+        let mut object = state.take_op();
+        let fresh = object.is_null();
+        if fresh {
+            object = c::PyObject_GC_New::<PyObject>(state.class(Ref::Op));
+            if object.is_null() {
+                made.forget();
+                return Err(Raised);
+            }
+        } else if OpObject::of(object).is(OpObject::SEEN) {
+            c::PyObject_GC_UnTrack(object.cast());
+            c::PyObject_GC_Track(object.cast());
+        }
         let this: *mut OpObject = object.cast();
         c::Py_XINCREF(owner);
         (&raw mut (*this).role).write(UnsafeCell::new(Role { waiter: ManuallyDrop::new(Waiter::new()) }));
@@ -50,11 +68,12 @@ pub(super) unsafe fn create(
         (&raw mut (*this).owner).write(owner);
         (&raw mut (*this).word).write(Cell::new(ptr::null_mut()));
         (&raw mut (*this).kind).write(kind);
-        (&raw mut (*this).phase).write(AtomicU8::new(FRESH));
-        (&raw mut (*this).flags).write(AtomicU16::new(flags));
-        (*this).set_made(Origin::here());
-        // Only now: a collection must not meet a half-made operation.
-        c::PyObject_GC_Track(object.cast());
+        (&raw mut (*this).phase).write(Byte::new(FRESH));
+        (&raw mut (*this).flags).write(Bits::new(flags));
+        (*this).set_made(made);
+        if fresh {
+            c::PyObject_GC_Track(object.cast());
+        }
         Owned::from_new(object)
     }
 }
@@ -106,9 +125,11 @@ pub fn select(state: &State, mut select: Box<Select>) -> Py<Owned> {
 }
 
 pub(super) unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument: *mut c_void) -> c_int {
-    // SAFETY: from the collector; fields are only read.
+    // SAFETY: from the collector; but for the flag, fields are only read.
     unsafe {
         let op = OpObject::of(slf);
+        #[cfg(not(Py_GIL_DISABLED))]
+        op.set(OpObject::SEEN, true);
         let mut stop = 0;
         let mut see = |object: *mut PyObject| {
             if stop == 0 {
@@ -121,7 +142,7 @@ pub(super) unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc
         see(op.code.get());
         op.node.peek(|value| value.and_then(Value::as_object).into_iter().for_each(&mut see));
         match op.word_is() {
-            Word::Home | Word::Task => see(op.word.get().cast()),
+            Word::Home | Word::Task | Word::Called => see(op.word.get().cast()),
             Word::Nothing | Word::Thread => {}
             Word::Rare => op.rare().into_iter().for_each(|rare| rare.visit(&mut see)),
         }
@@ -139,7 +160,7 @@ pub(super) unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
         while let Some(parent) = root.parent().as_ref() {
             root = parent;
         }
-        if matches!(root.phase.load(Ordering::Relaxed), PARKED | DECIDED) {
+        if matches!(root.phase.get(), PARKED | DECIDED) {
             let _keep = root.itself();
             root.end();
         }
@@ -172,24 +193,69 @@ impl OpObject {
 }
 
 pub(super) unsafe extern "C" fn dealloc(slf: *mut PyObject) {
+    // SAFETY: the last reference is gone; each field is dropped once. What the collector sees has a reference before anything is dropped, as that
+    // may run Python; and afterwards nothing is done to it, as it may be in use by then.
+    unsafe {
+        let op = OpObject::of(slf);
+        let (owner, state) = (op.owner, op.lasting_state());
+        let bare = op.is_bare();
+        if !bare {
+            drop_fields(op, state);
+        }
+        let seen = op.is(OpObject::SEEN);
+        let code = op.code.replace(ptr::null_mut());
+        let this: *mut OpObject = slf.cast();
+        (*this).owner = ptr::null_mut();
+        (*this).kind = Kind::Never;
+        (*this).phase.set(SPARE);
+        (*this).flags.set(0);
+        if !seen && state.keep_op(slf) {
+            if !bare {
+                c::PyObject_GC_Track(slf.cast());
+            }
+        } else {
+            if bare {
+                c::PyObject_GC_UnTrack(slf.cast());
+            }
+            let kind = c::Py_TYPE(slf);
+            c::PyObject_GC_Del(slf.cast());
+            c::Py_DECREF(kind.cast());
+        }
+        c::Py_XDECREF(code);
+        c::Py_XDECREF(owner);
+    }
+}
+
+impl OpObject {
+    /// Of one that is being destroyed: whether it was performed to its end, holds nothing but what it was made from, and can stay in the collector's
+    /// list.
+    #[inline]
+    fn is_bare(&self) -> bool {
+        cfg!(not(Py_GIL_DISABLED))
+            && self.phase.get() == DONE
+            && self.flags.get() & (Self::WORD | Self::SEEN) == 0
+            && self.kind != Kind::NextEvent
+            // SAFETY: nobody performs an operation that is being destroyed.
+            && unsafe { self.node.peek(|value| value.is_none()) }
+    }
+}
+
+/// What else an operation holds, with it out of the collector's list.
+///
+/// # Safety
+/// From `tp_dealloc`.
+#[inline(never)]
+unsafe fn drop_fields(op: &OpObject, state: &State) {
     // SAFETY: the last reference is gone; each field is dropped once.
     unsafe {
-        c::PyObject_GC_UnTrack(slf.cast());
-        let op = OpObject::of(slf);
-        let owner = op.owner;
-        let state = op.lasting_state();
-        match op.phase.load(Ordering::Relaxed) {
-            DONE | TAKEN if op.kind != Kind::NextEvent => {}
+        c::PyObject_GC_UnTrack(op.as_ptr().cast());
+        match op.phase.get() {
+            DONE | TAKEN | SPARE if op.kind != Kind::NextEvent => {}
             phase => finish(op, phase),
         }
         op.drop_values(state);
         // After its cases: those of a leaf that is a select belong to that.
-        if let Some(case) = op.take_case() {
-            drop(case);
-        }
-        op.made().forget();
-        State::free_op(slf, state);
-        c::Py_XDECREF(owner);
+        drop(op.take_case());
     }
 }
 

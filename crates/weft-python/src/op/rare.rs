@@ -177,6 +177,8 @@ pub(super) enum Word {
     Thread = 3,
     /// A `Box<Rare>`.
     Rare = 4,
+    /// As `Task`, once that was called: it is about to take up what the operation came to.
+    Called = 5,
 }
 
 impl OpObject {
@@ -219,6 +221,11 @@ impl OpObject {
             unsafe {
                 match is {
                     Word::Home => rare.put_sleeper(Sleeper::Loop(Owned::from_nullable(word.cast()).expect("a home"))),
+                    Word::Called => {
+                        let home = Owned::from_borrowed(TaskObject::of(word.cast()).home().as_ptr());
+                        rare.put_sleeper(Sleeper::Loop(home));
+                        c::Py_DECREF(word.cast());
+                    }
                     Word::Task => {
                         let home = Owned::from_borrowed(TaskObject::of(word.cast()).home().as_ptr());
                         rare.put_sleeper(Sleeper::Loop(home));
@@ -247,7 +254,7 @@ impl OpObject {
         unsafe {
             match self.take_word() {
                 (Word::Nothing, _) => {}
-                (Word::Home | Word::Task, word) => drop(Owned::from_nullable(word.cast())),
+                (Word::Home | Word::Task | Word::Called, word) => drop(Owned::from_nullable(word.cast())),
                 (Word::Thread, word) => drop(Arc::from_raw(word.cast::<Parker>())),
                 (Word::Rare, word) => {
                     let rare = Box::from_raw(word.cast::<Rare>());
@@ -285,7 +292,7 @@ impl OpObject {
             match self.word_is() {
                 Word::Nothing => Asleep::Nobody,
                 Word::Home => Asleep::Loop(HomeObject::of(word.cast())),
-                Word::Task => Asleep::Loop(TaskObject::of(word.cast()).home()),
+                Word::Task | Word::Called => Asleep::Loop(TaskObject::of(word.cast()).home()),
                 Word::Thread => Asleep::Thread(word.cast()),
                 Word::Rare => match (*word.cast::<Rare>()).sleeper() {
                     Sleeper::Nobody => Asleep::Nobody,
@@ -339,13 +346,9 @@ impl OpObject {
     #[inline]
     pub fn take_callback(&self) -> Option<(Owned, Option<Owned>)> {
         if self.word_is() == Word::Task {
-            let (_, task) = self.take_word();
-            // SAFETY: a task, with a reference.
-            let task = unsafe { Owned::from_nullable(task.cast()) }?;
-            // SAFETY: as above.
-            let home = unsafe { Owned::from_borrowed(TaskObject::of(task.as_ptr()).home().as_ptr()) };
-            self.put_word(Word::Home, home.into_ptr().cast());
-            return Some((task, None));
+            self.set_word_is(Word::Called);
+            // SAFETY: a task, which the word holds.
+            return Some((unsafe { Owned::from_borrowed(self.word.get().cast()) }, None));
         }
         let rare = self.rare()?;
         let callback = ffi::taken(&rare.callback)?;
@@ -370,14 +373,50 @@ impl OpObject {
     /// Has the home, which is the sleeper already, call a task of its own.
     #[inline]
     pub(super) fn set_task(&self, task: &Owned) {
-        if self.word_is() == Word::Home {
-            let (_, home) = self.take_word();
-            self.put_word(Word::Task, task.clone().into_ptr().cast());
-            // SAFETY: the reference was the word's; not the last one, as the task has it too.
-            unsafe { c::Py_DECREF(home.cast()) };
+        if matches!(self.word_is(), Word::Home | Word::Called) {
+            let before = self.word.replace(task.clone().into_ptr().cast());
+            self.set_word_is(Word::Task);
+            // SAFETY: the reference was the word's; not the last one, as the task that waits, or its home, is alive.
+            unsafe { c::Py_DECREF(before.cast()) };
         } else {
             ffi::put(&self.make_rare().callback, Some(task.clone()));
         }
+    }
+
+    /// The same, if the word is that home and nothing has happened yet. `false`: nothing was done.
+    #[inline]
+    pub(super) fn takes_task(&self, home: &HomeObject, task: &Owned) -> bool {
+        let flags = self.flags.get();
+        if flags & (Self::WORD | Self::MISSED) != Word::Home as u16 || self.word.get() != home.as_ptr().cast() {
+            return false;
+        }
+        self.word.set(task.clone().into_ptr().cast());
+        self.flags.set(flags & !(Self::WORD | Self::BLOCKING) | Word::Task as u16);
+        // SAFETY: the reference was the word's; not the last one, as the task, or its group, has the home too.
+        unsafe { c::Py_DECREF(home.as_ptr()) };
+        true
+    }
+
+    /// The wait is over: forgets the task of ours that waited, or was about to. `false`: it was none.
+    #[inline]
+    pub(super) fn leave_task(&self) -> bool {
+        let is = matches!(self.word_is(), Word::Home | Word::Task | Word::Called);
+        if is {
+            let (_, word) = self.take_word();
+            // SAFETY: the reference was the word's.
+            unsafe { c::Py_DECREF(word.cast()) };
+        }
+        is
+    }
+
+    /// The sleeper is the loop with this home. The operation is not parked.
+    #[inline]
+    pub(super) fn set_home(&self, home: Owned) {
+        #[cfg(not(Py_GIL_DISABLED))]
+        if self.word_is() == Word::Nothing {
+            return self.put_word(Word::Home, home.into_ptr().cast());
+        }
+        self.set_sleeper(Sleeper::Loop(home));
     }
 
     pub(super) fn winner(&self) -> u32 {

@@ -89,7 +89,7 @@ impl OpObject {
             Ok(false) => PARKED,
             Err(_) => DONE,
         };
-        self.phase.store(phase, Ordering::Relaxed);
+        self.phase.set(phase);
         if parked.is_err() {
             self.leave_sleeper();
         }

@@ -1,7 +1,5 @@
 //! What a decided operation comes to: its value or its error, mapped, and in a `Selected` where it was a case.
 
-use std::sync::atomic::Ordering;
-
 use weft_core::chan::Outcome;
 
 use super::{DONE, Extra, Kind, OpObject};
@@ -17,7 +15,7 @@ impl OpObject {
     /// The result of a decided operation.
     #[inline]
     pub(super) fn result(&self) -> Py<Owned> {
-        self.phase.store(DONE, Ordering::Relaxed);
+        self.phase.set(DONE);
         let value = match self.is_on_channel() {
             true => self.channel_value(),
             false => self.result_elsewhere(),
@@ -261,7 +259,7 @@ impl OpObject {
         };
         let value = select.default.clone()?;
         let state = self.state();
-        self.phase.store(DONE, Ordering::Relaxed);
+        self.phase.set(DONE);
         Some(selected::make(state, state.get(Ref::Default), value).and_then(|value| self.mapped(value)))
     }
 }
