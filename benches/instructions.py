@@ -34,7 +34,7 @@ USUAL = (
 
 # The part of the work that a function's own instructions belong to: the first whose pattern is found in "file:function".
 PARTS = {
-    "weft: the channel, under its lock": r"weft-core/|weft_core|::try_channel",
+    "weft: the channel": r"weft-core/|weft_core|::try_channel",
     "weft: the loop's queue, and stepping a task": r"_weft::(home|task|group)::",
     "weft: parking and waking": r"_weft::wake|OpObject(>)?::(park|wake|woke|settle|step_parked)|drop_in_place.*(Sleeper|Waker)",
     "weft: making and ending operations": r"_weft::(op::object|channel|stop|origin)::",

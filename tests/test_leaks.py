@@ -12,6 +12,7 @@ import contextlib
 import gc
 import os
 import sys
+import sysconfig
 import threading
 import traceback
 import warnings
@@ -641,6 +642,57 @@ def test_nothing_stays_behind_in_a_loop(kind, ending, loop):
             leaves_nothing(work, counted=loop == "asyncio")
     else:
         leaves_nothing(work, counted=loop == "asyncio")
+
+
+# --- what is kept on purpose ------------------------------------------------------------------------------------------
+
+KEEPS = worlds.COUNTED and not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
+def kept():
+    """The objects of operations that have ended, for the next ones."""
+    return [thing for thing in gc.get_objects() if type(thing) is weft.Op and "kept for" in repr(thing)]
+
+
+@pytest.mark.skipif(not KEEPS, reason="objects of operations are kept in builds of CPython with a GIL")
+def test_the_object_of_an_operation_is_used_again_by_the_next_unless_somebody_has_found_it(no_gc):
+    ch = weft.Channel(1)
+    ch.send(1).wait()
+    found = kept()
+    assert found
+    made = [ch.recv() for _ in range(2 * len(found) + 1)]
+    assert not {id(op) for op in found} & {id(op) for op in made}
+    for op in made:
+        op.close()
+    assert ch.recv().wait() == 1
+
+
+@pytest.mark.skipif(not KEEPS, reason="objects of operations are kept in builds of CPython with a GIL")
+def test_an_operation_that_is_made_while_garbage_is_cleared_keeps_what_it_sends(no_gc):
+    ch = weft.Channel.unbounded()
+    made = []
+
+    class Last:
+        """What has no fields the collector does not see: it goes when what holds it is cleared."""
+
+        __slots__ = ()
+
+        def __del__(self):
+            made.append(ch.send("sent"))
+
+    class Knot:
+        pass
+
+    for _ in range(20):
+        knot = Knot()
+        knot.itself, knot.op, knot.last = knot, ch.recv(), Last()
+        knot.op.close()
+        del knot
+    gc.collect()
+    assert len(made) == 20
+    for op in made:
+        op.wait()
+    assert [ch.recv_nowait() for _ in made] == ["sent"] * 20
 
 
 # --- ways to end, in a thread ----------------------------------------------------------------------------------------
