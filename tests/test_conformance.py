@@ -331,8 +331,9 @@ PROGRAM = """
 import json, sys
 import roundrobin
 from weft.testing import conformance
-laws = [law for law in conformance.laws() if law.setting == "alone"]
-outcomes = [conformance.play(roundrobin.RoundRobin, law, limit=float(sys.argv[1])) for law in laws]
+limit, names = float(sys.argv[1]), sys.argv[2:]
+laws = [law for law in conformance.laws() if law.setting == "alone" and (not names or law.name in names)]
+outcomes = [conformance.play(roundrobin.RoundRobin, law, limit=limit) for law in laws]
 print(json.dumps([[o.law.number, o.law.name, o.reason] for o in outcomes if o.state == "failed"]))
 sys.stdout.flush()
 __import__("os")._exit(0)  # what is frozen stays so
@@ -462,14 +463,15 @@ WIDELY = {
 assert BROKEN.keys() > WIDELY
 
 
-def failures(folder: Path, changes: dict[str, str], limit: float = 2) -> list[tuple[str, str, str]]:
-    """The number, check and reason of each law that the guide's scheduler breaks when these lines are changed."""
+def failures(folder: Path, changes: dict[str, str], limit: float, *names: str) -> list[tuple[str, str, str]]:
+    """The number, check and reason of each law that the guide's scheduler breaks when these lines are changed; of these
+    checks, if some are named."""
     source = roundrobin()
     for line, instead in changes.items():
         assert source.count(line) == 1, f"the guide has changed: {line}"
         source = source.replace(line, instead)
     (folder / "roundrobin.py").write_text(source, encoding="utf-8")
-    command = [sys.executable, "-c", PROGRAM, str(limit)]
+    command = [sys.executable, "-c", PROGRAM, str(limit), *names]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     return [tuple(failed) for failed in json.loads(done.stdout)]
@@ -480,7 +482,7 @@ def findings(request, tmp_path_factory):
     """What was found in each broken scheduler that is asked for. They mostly wait, so several are tried at a time."""
     asked = {item.callspec.params["what"] for item in request.session.items if "findings" in item.fixturenames}
     with ThreadPoolExecutor(4) as pool:
-        tries = {what: pool.submit(failures, tmp_path_factory.mktemp("broken"), BROKEN[what][0]) for what in asked}
+        tries = {what: pool.submit(failures, tmp_path_factory.mktemp("broken"), BROKEN[what][0], 2) for what in asked}
         yield tries
 
 
@@ -488,11 +490,13 @@ def findings(request, tmp_path_factory):
 @pytest.mark.parametrize(
     "what", [pytest.param(what, marks=pytest.mark.slow) if what in WIDELY else what for what in BROKEN]
 )
-def test_what_is_broken_is_caught_by_its_law(what, findings):
-    _, by, others = BROKEN[what]
+def test_what_is_broken_is_caught_by_its_law(what, findings, tmp_path):
+    changes, by, others = BROKEN[what]
     failed = findings[what].result()
     assert by in {f"{number} {name}" for number, name, _ in failed}, failed
-    assert {number for number, _, _ in failed} <= {by.split()[0], *others.split()}, failed
+    # Two seconds are little on a busy machine: a law that should have been kept has more time for it.
+    if more := [name for number, name, _ in failed if number not in {by.split()[0], *others.split()}]:
+        assert failures(tmp_path, changes, 20, *more) == []
 
 
 @in_a_checkout
@@ -522,4 +526,4 @@ def test_what_is_broken_is_caught_by_its_law(what, findings):
     ],
 )
 def test_what_the_laws_leave_to_a_scheduler_is_not_held_against_it(changes, tmp_path):
-    assert failures(tmp_path, changes, limit=60) == []
+    assert failures(tmp_path, changes, 60) == []
