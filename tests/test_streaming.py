@@ -78,6 +78,7 @@ def programs(monkeypatch):
     text = GUIDE.read_text(encoding="utf-8")
     for first, block in re.findall(r"^```python\n# (\w+)(?:\.py)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         module = modules[first] = types.ModuleType(first)
+        del module.__spec__  # it is None, which linecache warns of from 3.15 on
         if first == "tokens":
             monkeypatch.setitem(sys.modules, first, module)
         exec(compile(block, f"{GUIDE.name}:{first}", "exec"), module.__dict__)
