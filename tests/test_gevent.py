@@ -20,7 +20,7 @@ import weakref
 
 import pytest
 import weft
-from worlds import LIMIT, collect, make_world, parked, until, until_parked
+from worlds import LIMIT, collect, make_world, objects, parked, until, until_parked
 
 gevent = pytest.importorskip("gevent")
 greenlet = pytest.importorskip("greenlet")
@@ -2428,7 +2428,7 @@ def living():
         gevent.sleep(0)
     gc.collect()
     kinds = {}
-    for thing in gc.get_objects():
+    for thing in objects():
         name = type(thing).__name__
         if name in COUNTED:
             kinds[name] = kinds.get(name, 0) + 1

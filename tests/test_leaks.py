@@ -46,7 +46,7 @@ class Mishap(Exception):
 def living():
     collect()
     kinds = Counter()
-    for thing in gc.get_objects():
+    for thing in worlds.objects():
         name = type(thing).__name__
         if name in COUNTED:
             kinds[name] += 1
@@ -651,7 +651,7 @@ KEEPS = worlds.COUNTED and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 def kept():
     """The objects of operations that have ended, for the next ones."""
-    return [thing for thing in gc.get_objects() if type(thing) is weft.Op and "kept for" in repr(thing)]
+    return list(filter(worlds.is_kept, gc.get_objects()))
 
 
 @pytest.mark.skipif(not KEEPS, reason="objects of operations are kept in builds of CPython with a GIL")

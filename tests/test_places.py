@@ -7,7 +7,6 @@ Another place is one more name in PLACES.
 """
 
 import contextlib
-import gc
 import os
 import signal
 import subprocess
@@ -602,7 +601,7 @@ def living():
     worlds.collect()
     kinds = {"Channel", "Sender", "Receiver", "Op", "Selecting", "_Memory", "InterpreterProcess", "_Home", "Task"}
     count = {}
-    for thing in gc.get_objects():
+    for thing in worlds.objects():
         if type(thing).__name__ in kinds:
             count[type(thing).__name__] = count.get(type(thing).__name__, 0) + 1
     return count

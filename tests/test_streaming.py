@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import re
 import socket
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import weft
-from worlds import collect
+from worlds import collect, objects
 
 uvicorn = pytest.importorskip("uvicorn")
 starlette = pytest.importorskip("starlette")
@@ -138,7 +137,7 @@ async def ask(port, prompt):
 
 def living():
     collect()
-    kinds = [type(thing).__name__ for thing in gc.get_objects()]
+    kinds = [type(thing).__name__ for thing in objects()]
     return {kind: kinds.count(kind) for kind in OURS}
 
 

@@ -92,6 +92,15 @@ def collect() -> None:
         gc.collect()
 
 
+def objects() -> list[object]:
+    """What the collector knows, without what weft keeps of operations that have ended for the next ones."""
+    return [thing for thing in gc.get_objects() if not is_kept(thing)]
+
+
+def is_kept(thing: object) -> bool:
+    return type(thing) is weft.Op and "kept for" in repr(thing)
+
+
 def fewer(count: int) -> int:
     """How many rounds of a storm: Python alone is slower."""
     return count // 4 if IN_PYTHON else count
