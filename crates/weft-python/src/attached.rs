@@ -52,7 +52,7 @@ impl<T> Attached<T> {
     }
 }
 
-/// A number of an object that only attached threads look at. Without a GIL it is an atomic one, for itself: relaxed.
+/// A number of an object that only attached threads look at. Without a GIL it is an atomic one, for itself: relaxed, but where it says otherwise.
 macro_rules! number {
     ($name:ident, $number:ident, $atomic:ident) => {
         #[cfg(not(Py_GIL_DISABLED))]
@@ -95,7 +95,26 @@ macro_rules! number {
                 self.0.swap(value, Ordering::Relaxed)
             }
 
-            /// Sets it if it is `before`; `Err`: what it is.
+            /// As `set`: who sees it by `see`, or moves on from it by `exchange`, sees what was done before.
+            #[inline(always)]
+            pub fn tell(&self, value: $number) {
+                #[cfg(not(Py_GIL_DISABLED))]
+                return self.0.set(value);
+                // Release pairs with the Acquire of these two.
+                #[cfg(Py_GIL_DISABLED)]
+                self.0.store(value, Ordering::Release)
+            }
+
+            #[inline(always)]
+            pub fn see(&self) -> $number {
+                #[cfg(not(Py_GIL_DISABLED))]
+                return self.0.get();
+                // Acquire pairs with the Release of `tell` and `exchange`.
+                #[cfg(Py_GIL_DISABLED)]
+                self.0.load(Ordering::Acquire)
+            }
+
+            /// Sets it if it is `before`; `Err`: what it is. It tells and sees.
             #[inline(always)]
             pub fn exchange(&self, before: $number, value: $number) -> Result<(), $number> {
                 #[cfg(not(Py_GIL_DISABLED))]
@@ -104,7 +123,43 @@ macro_rules! number {
                     found => Err(found),
                 };
                 #[cfg(Py_GIL_DISABLED)]
-                self.0.compare_exchange(before, value, Ordering::Relaxed, Ordering::Relaxed).map(drop)
+                self.0.compare_exchange(before, value, Ordering::AcqRel, Ordering::Relaxed).map(drop)
+            }
+
+            /// Of flags: sets these, or takes them away, in one step.
+            #[inline(always)]
+            pub fn put(&self, flags: $number, value: bool) {
+                #[cfg(not(Py_GIL_DISABLED))]
+                {
+                    let others = self.0.get() & !flags;
+                    self.0.set(if value { others | flags } else { others });
+                }
+                #[cfg(Py_GIL_DISABLED)]
+                match value {
+                    true => self.0.fetch_or(flags, Ordering::Relaxed),
+                    false => self.0.fetch_and(!flags, Ordering::Relaxed),
+                };
+            }
+
+            /// Takes them away, in one step. Whether one was set.
+            #[inline(always)]
+            pub fn take(&self, flags: $number) -> bool {
+                #[cfg(not(Py_GIL_DISABLED))]
+                return self.0.replace(self.0.get() & !flags) & flags != 0;
+                #[cfg(Py_GIL_DISABLED)]
+                return self.0.fetch_and(!flags, Ordering::Relaxed) & flags != 0;
+            }
+
+            /// Of these flags sets those in `chosen`. Two steps without a GIL: nobody looks at these between.
+            #[inline(always)]
+            pub fn choose(&self, flags: $number, chosen: $number) {
+                #[cfg(not(Py_GIL_DISABLED))]
+                self.0.set(self.0.get() & !flags | chosen);
+                #[cfg(Py_GIL_DISABLED)]
+                {
+                    self.put(flags, false);
+                    self.put(chosen, true);
+                }
             }
         }
     };

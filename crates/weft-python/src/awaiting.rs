@@ -43,7 +43,7 @@ unsafe extern "C" fn next(slf: *mut PyObject) -> *mut PyObject {
     unsafe {
         let begun = (*slf.cast::<AwaitObject>()).begun.swap(true, Ordering::Relaxed);
         // The first step of a second iterator must not step what another one waits for.
-        if !begun && OpObject::of(op_of(slf)).check_fresh().is_err() {
+        if !begun && OpObject::of(op_of(slf)).await_once().is_err() {
             return ptr::null_mut();
         }
         op::iternext(op_of(slf))

@@ -55,7 +55,7 @@ impl BarrierObject {
     }
 
     /// Has the root keep it from now on. Who waits is woken to wait there, as with a channel (`share::move_to_root`).
-    pub fn move_to_root(&self, client: &'static Client) {
+    pub fn move_to_root(&self, state: &State, client: &'static Client) {
         if self.far().is_some() {
             return;
         }
@@ -64,6 +64,11 @@ impl BarrierObject {
             // Another thread was faster.
             return client.scrap(number);
         }
+        // Nobody begins to wait here afterwards (`crossing::work`).
+        #[cfg(Py_GIL_DISABLED)]
+        state.place.seen_by_all();
+        #[cfg(not(Py_GIL_DISABLED))]
+        let _ = state;
         let mut wakers = Vec::new();
         // SAFETY: what is parked is alive.
         self.barrier.waiters(|waiter| wakers.extend(unsafe { waiter.as_ref() }.claim(LOOK).and_then(Claim::finish)));

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use weft_core::chan::{Chan, End, Outcome, Overflow};
@@ -15,6 +15,7 @@ use weft_link::{Parcel, RemoteCause};
 use crate::crossing::remote::{self, Remote};
 use crate::crossing::share::{self, Shared, SharedReason};
 use crate::crossing::undelivered;
+use crate::crossing::work::{AtWork, Seen, Work};
 use crate::ends::{self, EndObject, Side};
 use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, c};
@@ -40,11 +41,11 @@ pub struct ChannelObject {
     weakrefs: *mut PyObject,
     pub chan: Arc<Chan<Value>>,
     state: Arc<State>,
-    /// Set for good once it is shared, and before while that is being done: see `crossing::share`.
-    pub sharing: AtomicBool,
+    /// How many calls are making it shared, and `SHARED` once it is, for good: see `crossing::share`.
+    pub sharing: AtomicU32,
     pub shared: OnceLock<Arc<Shared>>,
-    /// How many calls are making it shared.
-    pub turning: AtomicU32,
+    /// On operations that have this channel alone.
+    pub work: Work,
     forks: u32,
     name: Option<Owned>,
     on_undelivered: Option<Owned>,
@@ -125,7 +126,19 @@ impl ChannelObject {
     #[inline]
     pub fn is_sharing(&self) -> bool {
         // Acquire pairs with the Release in `share`: what was turned over before is seen.
-        self.sharing.load(Ordering::Acquire)
+        self.sharing.load(Ordering::Acquire) != 0
+    }
+
+    /// Before it is asked what the channel is, for what is done with it then. See `crossing::work`.
+    #[inline]
+    pub fn seen(&self) -> Seen {
+        self.state.place.seen()
+    }
+
+    /// Goes to work on it, unless it may be something else since then.
+    #[inline]
+    pub fn go_to_work(&self, seen: Seen) -> Option<AtWork<'_>> {
+        self.work.begin(&self.state.place, seen)
     }
 
     /// Where another process keeps it.
@@ -180,24 +193,39 @@ impl ChannelObject {
     ///
     /// In a forked child that is nobody's business: receiver and value are copies of the parent's, and so is the channel, but not the words of its
     /// leases.
-    pub fn give_back(&self, value: Value) -> Option<Value> {
+    pub fn give_back(&self, mut value: Value) -> Option<Value> {
         if self.is_inherited() {
             return None;
         }
-        let mut one = VecDeque::from([value]);
-        self.turn(&mut one);
-        let value = one.pop_front()?;
-        if let Some(remote) = self.remote() {
-            // When the root is gone, so is the channel.
-            let _ = remote.client().give_back(remote.id(), vec![value.into_wire()]);
-            return None;
+        loop {
+            let seen = self.seen();
+            let mut one = VecDeque::from([value]);
+            self.turn(&mut one);
+            value = one.pop_front()?;
+            if let Some(remote) = self.remote() {
+                // When the root is gone, so is the channel.
+                let _ = remote.client().give_back(remote.id(), vec![value.into_wire()]);
+                return None;
+            }
+            let Some(at_work) = self.go_to_work(seen) else {
+                continue;
+            };
+            let (answer, wakes) = self.chan.give_back(value);
+            drop(at_work);
+            match wake::all_but_gone(wakes) {
+                Some(again) => value = again,
+                None => return answer.err(),
+            }
         }
-        wake::give_back(&self.chan, value)
     }
 
     /// The reason given for an end, fit for those who have ends of this channel.
     pub fn reason(&self, error: *mut PyObject) -> Py<Option<Cause>> {
-        let given = reason(error)?;
+        self.fit(reason(error)?)
+    }
+
+    /// The same of one that was fit before something else was called: the channel may have become shared in that time.
+    pub fn fit(&self, given: Option<Cause>) -> Py<Option<Cause>> {
         match given.as_ref().and_then(local_reason) {
             Some(reason) if self.is_sharing() => share::reason(&self.state, reason).map(Some),
             _ => Ok(given),
@@ -220,9 +248,9 @@ impl ChannelObject {
 
     /// Where it was closed or poisoned, if by a call.
     pub fn closed_at(&self) -> Option<String> {
-        let place = self.closed.lock().unwrap_or_else(|e| e.into_inner());
+        // Once it is known it stays what it is, so its reference is good without the lock.
+        let place = *self.closed.lock().unwrap_or_else(|e| e.into_inner());
         let here = place.place().map(|_| place.short());
-        drop(place);
         here.or_else(|| self.shared.get()?.closed.lock().unwrap_or_else(|e| e.into_inner()).clone())
     }
 
@@ -240,7 +268,7 @@ impl ChannelObject {
     fn note_closed(&self) {
         let mut here = Origin::here();
         let mut place = self.closed.lock().unwrap_or_else(|e| e.into_inner());
-        if place.place().is_none() {
+        if place.is_unknown() {
             std::mem::swap(&mut *place, &mut here);
         }
         drop(place);
@@ -294,17 +322,25 @@ impl ChannelObject {
     /// Closes. `true`: it was open.
     pub fn close(&self, error: *mut PyObject) -> Py<()> {
         self.check_fork()?;
-        let reason = self.reason(error)?;
-        if let Some(remote) = self.remote() {
-            return self.end_in_root(remote, reason, false);
+        let given = self.reason(error)?;
+        loop {
+            let seen = self.seen();
+            if let Some(remote) = self.remote() {
+                return self.end_in_root(remote, given, false);
+            }
+            // Before anybody can see the channel closed.
+            if self.chan.end().0.is_none() {
+                self.note_closed();
+            }
+            let reason = self.fit(given.clone())?;
+            let Some(at_work) = self.go_to_work(seen) else {
+                continue;
+            };
+            let closed = self.chan.close(reason);
+            drop(at_work);
+            wake::all(closed.1);
+            return Ok(());
         }
-        // Before anybody can see the channel closed.
-        if self.chan.end().0.is_none() {
-            self.note_closed();
-        }
-        let (_, wakes) = self.chan.close(reason);
-        wake::all(wakes);
-        Ok(())
     }
 
     fn end_in_root(&self, remote: &Arc<Remote>, reason: Option<Cause>, poison: bool) -> Py<()> {
@@ -327,15 +363,23 @@ impl ChannelObject {
     /// Poisons.
     pub fn poison(&self, error: *mut PyObject) -> Py<()> {
         self.check_fork()?;
-        let reason = self.reason(error)?;
-        if let Some(remote) = self.remote() {
-            return self.end_in_root(remote, reason, true);
+        let given = self.reason(error)?;
+        loop {
+            let seen = self.seen();
+            if let Some(remote) = self.remote() {
+                return self.end_in_root(remote, given, true);
+            }
+            self.note_closed();
+            let reason = self.fit(given.clone())?;
+            let Some(at_work) = self.go_to_work(seen) else {
+                continue;
+            };
+            let (values, wakes) = self.chan.poison(reason);
+            drop(at_work);
+            wake::all(wakes);
+            self.undelivered(values.into_iter().flatten());
+            return Ok(());
         }
-        self.note_closed();
-        let (values, wakes) = self.chan.poison(reason);
-        wake::all(wakes);
-        self.undelivered(values.into_iter().flatten());
-        Ok(())
     }
 }
 
@@ -420,9 +464,9 @@ pub fn shared(state: &State, shared: &Arc<Shared>) -> Py<Owned> {
     let object = make_over(state.class(Ref::Channel), settings, Arc::clone(&shared.chan), Origin::UNKNOWN)?;
     // SAFETY: just made.
     let channel = unsafe { ChannelObject::of(object.as_ptr()) };
-    state.place.count_shared();
-    channel.sharing.store(true, Ordering::Release);
     let _ = channel.shared.set(Arc::clone(shared));
+    channel.sharing.store(share::SHARED, Ordering::Release);
+    state.place.count_shared();
     Ok(object)
 }
 
@@ -445,9 +489,9 @@ fn make_over(kind: *mut c::PyTypeObject, settings: Settings, chan: Arc<Chan<Valu
         let this: *mut ChannelObject = object.as_ptr().cast();
         (&raw mut (*this).weakrefs).write(ptr::null_mut());
         (&raw mut (*this).chan).write(chan);
-        (&raw mut (*this).sharing).write(AtomicBool::new(false));
+        (&raw mut (*this).sharing).write(AtomicU32::new(0));
         (&raw mut (*this).shared).write(OnceLock::new());
-        (&raw mut (*this).turning).write(AtomicU32::new(0));
+        (&raw mut (*this).work).write(Work::default());
         (&raw mut (*this).state).write(state);
         (&raw mut (*this).forks).write(FORKS.load(Ordering::Relaxed));
         (&raw mut (*this).name).write(settings.name);
@@ -693,18 +737,23 @@ pub unsafe extern "C" fn send_nowait(slf: *mut PyObject, value: *mut PyObject) -
         if via.end_is_closed() {
             return Err(errors::end_closed(via, Some(value)));
         }
-        if via.channel.remote().is_some() {
-            return at_once(via, Kind::Send, Some(value));
-        }
         let given = value;
-        let mut value = via.channel.value(given.clone())?;
         loop {
+            let seen = via.channel.seen();
+            if via.channel.remote().is_some() {
+                return at_once(via, Kind::Send, Some(given));
+            }
+            let value = via.channel.value(given.clone())?;
+            let Some(at_work) = via.channel.go_to_work(seen) else {
+                continue;
+            };
             let (answer, wakes) = via.channel.chan.try_send(value);
+            drop(at_work);
             match answer {
                 Ok(displaced) => {
                     if let Some(back) = wake::all_but_gone(wakes) {
+                        drop(back);
                         via.channel.chan.uncount();
-                        value = back;
                         continue;
                     }
                     via.channel.undelivered(displaced);

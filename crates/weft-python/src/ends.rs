@@ -54,7 +54,9 @@ impl EndObject {
     }
 
     pub fn closed_at(&self) -> String {
-        self.closed_at.lock().unwrap_or_else(|e| e.into_inner()).short()
+        // Written once: its reference is good without the lock.
+        let place = *self.closed_at.lock().unwrap_or_else(|e| e.into_inner());
+        place.short()
     }
 
     fn channel(&self) -> &ChannelObject {
@@ -80,10 +82,22 @@ impl EndObject {
         if !self.counted {
             return Ok(());
         }
+        let (reason, at_work) = loop {
+            let seen = channel.seen();
+            let reason = channel.fit(reason.clone())?;
+            if let Some(at_work) = channel.go_to_work(seen) {
+                break (reason, at_work);
+            }
+        };
         match self.side() {
-            Side::Sender => wake::all(channel.chan.remove_sender(reason)),
+            Side::Sender => {
+                let wakes = channel.chan.remove_sender(reason);
+                drop(at_work);
+                wake::all(wakes);
+            }
             Side::Receiver => {
                 let (values, wakes) = channel.chan.remove_receiver(reason);
+                drop(at_work);
                 wake::all(wakes);
                 channel.undelivered(values);
                 channel.receiver_left();

@@ -817,6 +817,118 @@ pub mod thread_lock {
     }
 }
 
+/// Does this while no other thread does such a thing with the same object, by the lock that each object has where there is no GIL. The interpreter
+/// lets go of it when the thread has to wait: so a few instructions, nothing that is called, nothing dropped.
+///
+/// # Safety
+/// A live object. `body` does not panic.
+#[inline]
+pub unsafe fn alone_with<R>(object: *mut PyObject, body: impl FnOnce() -> R) -> R {
+    #[cfg(not(Py_GIL_DISABLED))]
+    {
+        let _ = object;
+        body()
+    }
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: the caller's promise; begin and end pair, and the section stays where it is between.
+    unsafe {
+        let mut section = std::mem::MaybeUninit::uninit();
+        c::PyCriticalSection_Begin(section.as_mut_ptr(), object);
+        let result = body();
+        c::PyCriticalSection_End(section.as_mut_ptr());
+        result
+    }
+}
+
+/// What a dictionary has for a key.
+///
+/// # Safety
+/// A dictionary and a live object.
+pub unsafe fn dict_get(dict: &Owned, key: *mut PyObject) -> Py<Option<Owned>> {
+    // SAFETY: the caller's promise. Where another thread might take out what is borrowed from it, it is not.
+    unsafe {
+        #[cfg(Py_3_13)]
+        {
+            let mut found = ptr::null_mut();
+            check(c::PyDict_GetItemRef(dict.as_ptr(), key, &mut found))?;
+            Ok(Owned::from_nullable(found))
+        }
+        #[cfg(not(Py_3_13))]
+        {
+            let found = c::PyDict_GetItemWithError(dict.as_ptr(), key);
+            if found.is_null() {
+                return if c::PyErr_Occurred().is_null() { Ok(None) } else { Err(Raised) };
+            }
+            Ok(Some(Owned::from_borrowed(found)))
+        }
+    }
+}
+
+/// The same, taken out: of several threads one gets it.
+///
+/// # Safety
+/// As for [`dict_get`].
+pub unsafe fn dict_pop(dict: &Owned, key: *mut PyObject) -> Py<Option<Owned>> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        #[cfg(Py_3_13)]
+        {
+            let mut found = ptr::null_mut();
+            check(c::PyDict_Pop(dict.as_ptr(), key, &mut found))?;
+            Ok(Owned::from_nullable(found))
+        }
+        #[cfg(not(Py_3_13))]
+        {
+            let found = dict_get(dict, key)?;
+            if found.is_some() && c::PyDict_DelItem(dict.as_ptr(), key) < 0 {
+                // The comparison of keys is the program's code, and may have taken it out.
+                if c::PyErr_ExceptionMatches(c::PyExc_KeyError) == 0 {
+                    return Err(Raised);
+                }
+                c::PyErr_Clear();
+                return Ok(None);
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// An item of a list that is not ours alone; `None`: it is shorter by now.
+///
+/// # Safety
+/// A list.
+#[inline]
+pub unsafe fn list_item(list: *mut PyObject, index: isize) -> Option<Owned> {
+    // SAFETY: the caller's promise. With a GIL what is borrowed is held before another thread can take it out.
+    unsafe {
+        #[cfg(not(Py_GIL_DISABLED))]
+        return (index < c::PyList_GET_SIZE(list)).then(|| Owned::from_borrowed(c::PyList_GET_ITEM(list, index)));
+        #[cfg(Py_GIL_DISABLED)]
+        {
+            let item = Owned::from_nullable(c::PyList_GetItemRef(list, index));
+            if item.is_none() {
+                c::PyErr_Clear();
+            }
+            item
+        }
+    }
+}
+
+/// The next pair of a dictionary that is not ours alone: as `PyDict_Next`, but held.
+///
+/// # Safety
+/// A dictionary; `at` is 0 at first.
+pub unsafe fn dict_next(dict: *mut PyObject, at: &mut isize) -> Option<(Owned, Owned)> {
+    // SAFETY: the caller's promise; what is borrowed is held before another thread can take it out.
+    unsafe {
+        alone_with(dict, || {
+            let (mut key, mut value) = (ptr::null_mut(), ptr::null_mut());
+            (c::PyDict_Next(dict, at, &mut key, &mut value) != 0)
+                .then(|| (Owned::from_borrowed(key), Owned::from_borrowed(value)))
+        })
+    }
+}
+
 unsafe extern "C" {
     #[cfg(not(Py_GIL_DISABLED))]
     fn _Py_NewReference(object: *mut PyObject);

@@ -10,9 +10,17 @@
 //!     |         \-> PARKED -> DONE
 //!     |         \-> DECIDED -> DONE        by a scheduler that performs it step by step
 //!     |-> POSTPONED -> RUNNING             its task hands the loop back before it is tried
+//!     |-> AWAITED -> RUNNING               without a GIL: who awaits it, of several that may come at once
 //!     \-> TAKEN                            became a leaf of a select
 //! ```
 //! Of an object that is kept after its operation has ended it is SPARE.
+//!
+//! Where threads run at the same time (without a GIL), besides the party that performs it only these touch an operation:
+//!   1. Whoever meets it: the slot and the waker, by the rules of weft-core, and then the word, to see whom to wake. Both found it in a queue, under the
+//!      lock of that, so all that was written before it parked is seen; and behind the word nothing changes while it is parked but what 3 names.
+//!   2. Who asks a parked one from elsewhere (a snapshot, a cancel): only after it has read in `phase` that it is parked, with Acquire.
+//!   3. Callback, context and message, which its loop and those who ask change and read while it is parked: in a critical section of the object.
+//!   4. Who tries to perform it although somebody does: each way out of FRESH is one exchange (`claim_fresh`), and one alone succeeds.
 
 mod bell;
 mod future;
@@ -36,7 +44,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use weft_core::chan::{Chan, Wakes};
-use weft_core::select::{self, Policy};
+use weft_core::select::{self, Case, Policy};
 use weft_core::waiter::Waiter;
 use weft_core::waitq::Node;
 
@@ -44,6 +52,7 @@ use crate::attached::{Bits, Byte};
 use crate::barrier::BarrierObject;
 use crate::channel::{ChannelObject, Via};
 use crate::crossing::remote::ANSWERED;
+use crate::crossing::work::Seen;
 use crate::ends::EndObject;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::lowlevel;
@@ -87,8 +96,9 @@ const PARKED: u8 = 3;
 const POSTPONED: u8 = 4;
 const DONE: u8 = 5;
 const DECIDED: u8 = 6;
+const AWAITED: u8 = 7;
 /// It has ended, and its object is kept for the next one (`object`).
-const SPARE: u8 = 7;
+const SPARE: u8 = 8;
 
 /// The winner of a select whose default was taken.
 const DEFAULT: u32 = u32::MAX;
@@ -108,9 +118,10 @@ pub struct Select {
 impl Select {
     /// A fresh operation becomes a case.
     #[inline]
-    pub fn add(&mut self, op: &OpObject, case: Owned) {
-        op.become_leaf(case);
+    pub fn add(&mut self, op: &OpObject, case: Owned) -> Py<()> {
+        op.become_leaf(case)?;
         self.cases.push(op.itself().into_ptr().cast());
+        Ok(())
     }
 
     pub fn set_default(&mut self, default: Owned) {
@@ -199,8 +210,10 @@ pub struct OpObject {
     code: Cell<*mut PyObject>,
     offset: Cell<u16>,
     kind: Kind,
+    /// Told and read in the order of (2).
     phase: Byte,
-    /// Never changed by two at once: where threads run at the same time, whoever meets a parked operation reads what its word is.
+    /// What has to be seen with a flag is ordered by the phase, or by the lock under which the operation was found. Where threads run at the same time
+    /// two may set different ones, so each change is one step.
     flags: Bits,
 }
 
@@ -325,16 +338,13 @@ impl OpObject {
 
     #[inline]
     fn set(&self, flag: u16, value: bool) {
-        let others = self.flags.get() & !flag;
-        self.flags.set(if value { others | flag } else { others });
+        self.flags.put(flag, value);
     }
 
     /// Whether it was set. It is not any more.
     #[inline]
     fn take(&self, flag: u16) -> bool {
-        let before = self.is(flag);
-        self.set(flag, false);
-        before
+        self.flags.take(flag)
     }
 
     #[inline]
@@ -351,8 +361,7 @@ impl OpObject {
 
     #[inline]
     fn set_word_is(&self, word: Word) {
-        let others = self.flags.get() & !Self::WORD;
-        self.flags.set(others | word as u16);
+        self.flags.choose(Self::WORD, word as u16);
     }
 
     /// Of what is no leaf.
@@ -365,10 +374,11 @@ impl OpObject {
 
     /// A fresh operation becomes a case of a select.
     #[inline]
-    fn become_leaf(&self, case: Owned) {
-        self.phase.set(TAKEN);
-        // SAFETY: nobody knows the waiter of a fresh operation.
+    fn become_leaf(&self, case: Owned) -> Py<()> {
+        self.claim_fresh(TAKEN)?;
+        // SAFETY: nobody knows the waiter of a fresh operation, and nobody performs one that is taken.
         unsafe { *self.role.get() = Role { leaf: Leaf { parent: ptr::null_mut(), case: case.into_ptr() } } };
+        Ok(())
     }
 
     /// The select was not made after all.
@@ -376,7 +386,7 @@ impl OpObject {
         drop(self.take_case());
         // SAFETY: a leaf of a select that nobody knew.
         unsafe { *self.role.get() = Role { waiter: ManuallyDrop::new(Waiter::new()) } };
-        self.phase.set(FRESH);
+        self.phase.tell(FRESH);
     }
 
     #[inline]
@@ -513,7 +523,29 @@ impl OpObject {
     /// Begins to perform: once only.
     #[inline]
     fn begin(&self) -> Py<()> {
-        self.phase.exchange(FRESH, RUNNING).map_err(|phase| self.misused(phase))
+        self.claim_fresh(RUNNING)
+    }
+
+    /// Moves on from FRESH, as the only one who does.
+    #[inline]
+    fn claim_fresh(&self, to: u8) -> Py<()> {
+        self.phase.exchange(FRESH, to).map_err(|phase| self.misused(phase))
+    }
+
+    /// Back to FRESH, to be tried by this party, or by who is quicker: `begin` decides.
+    #[inline]
+    fn be_tried(&self, from: u8) {
+        // When it is another phase by now, `begin` will say so.
+        let _ = self.phase.exchange(from, FRESH);
+    }
+
+    /// Before the first step of an `await`: a second one ends here, and does not step what another one waits for.
+    #[inline]
+    pub fn await_once(&self) -> Py<()> {
+        #[cfg(not(Py_GIL_DISABLED))]
+        return self.check_fresh();
+        #[cfg(Py_GIL_DISABLED)]
+        self.claim_fresh(AWAITED)
     }
 
     /// An error when it was performed, or belongs to a select.
@@ -530,7 +562,7 @@ impl OpObject {
         let about = self.description();
         ffi::runtime_error(&match phase {
             TAKEN => format!("{about} belongs to a select: perform the select instead"),
-            PARKED | RUNNING | POSTPONED | DECIDED => {
+            PARKED | RUNNING | POSTPONED | DECIDED | AWAITED => {
                 format!("{about} is being performed by somebody else: an operation is performed once")
             }
             _ => format!(
@@ -553,14 +585,20 @@ impl OpObject {
         match self.extra() {
             _ if self.kind == Kind::NextEvent => self.selecting().try_next(self),
             Extra::Select(select) if select.plain => self.try_plain(select),
-            _ => self.with_leaves(|leaves| {
-                for leaf in leaves {
-                    // SAFETY: held by the select, or this operation itself.
-                    unsafe { (**leaf).prepare()? };
+            _ => loop {
+                let seen = self.seen();
+                let tried = self.with_leaves(|leaves| {
+                    for leaf in leaves {
+                        // SAFETY: held by the select, or this operation itself.
+                        unsafe { (**leaf).prepare()? };
+                    }
+                    self.turn_leaves(leaves)?;
+                    self.attempt(leaves, false, false, seen)
+                })?;
+                if let Some(decided) = tried {
+                    return Ok(decided);
                 }
-                self.turn_leaves(leaves)?;
-                self.attempt(leaves, false)
-            }),
+            },
         }
     }
 
@@ -584,18 +622,22 @@ impl OpObject {
             self.set(Self::DEAD_END, true);
             return Ok(true);
         }
-        if via.channel.is_sharing() {
-            if let Some(remote) = via.channel.remote() {
-                return self.try_ahead(remote);
-            }
-            self.turn_value()?;
-        }
-        // What it misses so was not there yet, or else is found under the lock when it parks.
-        if !(if self.is_sending() { self.chan().may_send() } else { self.chan().may_recv() }) {
-            return Ok(false);
-        }
         loop {
+            let seen = via.channel.seen();
+            if via.channel.is_sharing() {
+                if let Some(remote) = via.channel.remote() {
+                    return self.try_ahead(remote);
+                }
+                self.turn_value()?;
+            }
+            // What it misses so was not there yet, or else is found under the lock when it parks.
+            if !(if self.is_sending() { self.chan().may_send() } else { self.chan().may_recv() }) {
+                return Ok(false);
+            }
             let mut wakes = Wakes::new();
+            let Some(at_work) = via.channel.go_to_work(seen) else {
+                continue;
+            };
             // SAFETY: not parked: the slot is ours, and filled for a send.
             let decided = unsafe {
                 if self.is_alone() {
@@ -606,6 +648,7 @@ impl OpObject {
                     self.chan().recv_now(&self.node, &mut wakes)
                 }
             };
+            drop(at_work);
             if !self.woke(wakes) {
                 return Ok(decided);
             }
@@ -680,19 +723,32 @@ impl OpObject {
         }
     }
 
-    /// One look at all leaves, parking them if told to. `true`: decided.
-    fn attempt(&self, leaves: &[*mut OpObject], park: bool) -> Py<bool> {
+    /// One look at all leaves, parking them if told to; `remote`: all that are not outside are the root's. `true`: decided. `None`: a channel may have become shared since `seen`.
+    fn attempt(&self, leaves: &[*mut OpObject], park: bool, remote: bool, seen: Seen) -> Py<Option<bool>> {
         let policy = match self.extra() {
             Extra::Select(select) => select.policy,
             _ => Policy::Priority,
         };
         loop {
             let mut wakes = Wakes::new();
+            let Some(at_work) = self.go_to_work(seen) else {
+                return Ok(None);
+            };
             // SAFETY: nothing is parked; with `park` the nodes were bound to the armed waiter by the caller.
-            let taken = Self::with_cases(leaves, |cases| unsafe { select::attempt(cases, policy, park, &mut wakes) });
+            let attempt = |cases: &[&dyn Case]| unsafe { select::attempt(cases, policy, park, &mut wakes) };
+            #[cfg(Py_GIL_DISABLED)]
+            let taken = match park && !remote {
+                true => Self::with_cases_to_park(leaves, attempt),
+                false => Self::with_cases(leaves, attempt),
+            };
+            #[cfg(not(Py_GIL_DISABLED))]
+            let taken = Self::with_cases(leaves, attempt);
+            #[cfg(not(Py_GIL_DISABLED))]
+            let _ = remote;
+            drop(at_work);
             let Some(index) = taken else {
                 debug_assert!(wakes.is_empty());
-                return Ok(false);
+                return Ok(Some(false));
             };
             self.set_winner(index as u32);
             // SAFETY: held by the select, or this operation itself.
@@ -704,26 +760,32 @@ impl OpObject {
             } else {
                 wake::all(wakes);
             }
-            return Ok(true);
+            return Ok(Some(true));
         }
     }
 
     /// Parks. `true`: it was decided after all. The sleeper is set.
     #[inline]
     fn park(&self) -> Py<bool> {
+        let seen = self.seen();
         let shares = self.is_sharing();
-        if self.is_on_channel() && !shares { self.park_on_channel() } else { self.park_elsewhere(shares) }
+        if self.is_on_channel() && !shares { self.park_on_channel(seen) } else { self.park_elsewhere(shares, seen) }
     }
 
     /// On a channel of this interpreter alone.
     #[inline]
-    fn park_on_channel(&self) -> Py<bool> {
+    fn park_on_channel(&self, seen: Seen) -> Py<bool> {
         // SAFETY: nothing is parked; the waiter is ours. The node stays: the operation lives until it was unlinked, for a reference is counted for it.
         unsafe {
             self.waiter().arm(wake::waker(self));
             self.node.bind(self.waiter(), 0);
             self.add_references(1);
             let mut wakes = Wakes::new();
+            let Some(at_work) = self.go_to_work(seen) else {
+                drop(self.waiter().disarm());
+                self.drop_references(1);
+                return self.park();
+            };
             let decided = if self.is_alone() {
                 self.chan().commit_or_park_alone(&self.node, self.is_sending(), &mut wakes)
             } else if self.is_sending() {
@@ -731,6 +793,7 @@ impl OpObject {
             } else {
                 self.chan().recv_or_park(&self.node, &mut wakes)
             };
+            drop(at_work);
             if !decided {
                 debug_assert!(wakes.is_empty());
                 std::mem::forget(wakes);
@@ -743,7 +806,7 @@ impl OpObject {
     }
 
     #[inline(never)]
-    fn park_elsewhere(&self, shares: bool) -> Py<bool> {
+    fn park_elsewhere(&self, shares: bool, seen: Seen) -> Py<bool> {
         if shares {
             self.check_place()?;
         }
@@ -776,11 +839,18 @@ impl OpObject {
                 self.node.bind(self.waiter(), 0);
                 self.add_references(1);
                 let mut wakes = Wakes::new();
+                let Some(at_work) = self.go_to_work(seen) else {
+                    drop(self.waiter().disarm());
+                    self.silence();
+                    self.drop_references(1);
+                    return self.park();
+                };
                 let decided = if matches!(self.kind, Kind::Send | Kind::SendMany) {
                     self.chan().send_or_park(&self.node, &mut wakes)
                 } else {
                     self.chan().recv_or_park(&self.node, &mut wakes)
                 };
+                drop(at_work);
                 if decided {
                     drop(self.waiter().disarm());
                     self.silence();
@@ -821,8 +891,8 @@ impl OpObject {
                     return Ok(None);
                 }
                 self.add_references(queued);
-                let decided = self.attempt(leaves, true)?;
-                if decided {
+                let decided = self.attempt(leaves, true, remote, seen)?;
+                if decided != Some(false) {
                     self.disarm_outside();
                     // SAFETY: as above.
                     drop(unsafe { self.waiter().disarm() });
@@ -831,7 +901,7 @@ impl OpObject {
                 } else if remote {
                     return self.park_in_root().map(Some);
                 }
-                Ok(Some(decided))
+                Ok(decided)
             })?;
             match parked {
                 Some(decided) => decided,
@@ -1022,7 +1092,7 @@ impl OpObject {
     /// Withdraws a parked operation that nobody will come for any more. For where it would be missed as a party: a value that waits to be sent
     /// needs nobody to come for it.
     pub fn withdraw_forsaken(&self) {
-        if self.phase.get() == PARKED && self.is_forsaken() && self.withdraw() {
+        if self.is_parked() && self.is_forsaken() && self.withdraw() {
             self.give_up();
         }
     }
@@ -1122,7 +1192,7 @@ impl OpObject {
         }
         self.set_sleeper(sleeper);
         let decided = self.park().inspect_err(|_| self.phase.set(DONE))?;
-        self.phase.set(if decided { DECIDED } else { PARKED });
+        self.phase.tell(if decided { DECIDED } else { PARKED });
         Ok(decided)
     }
 
@@ -1177,13 +1247,16 @@ impl OpObject {
 
     /// It will not be performed.
     pub fn skip(&self) {
-        if self.is_fresh() {
-            self.phase.set(DONE);
+        if self.is_fresh() && self.claim_fresh(DONE).is_err() {
+            // Somebody performs it in this instant.
+            drop(ffi::take_error());
         }
     }
 
+    /// What is behind the word of one that is may be looked at (2).
+    #[inline]
     pub fn is_parked(&self) -> bool {
-        self.phase.get() == PARKED
+        self.phase.see() == PARKED
     }
 
     /// Whether it was begun, and is neither parked nor decided.
@@ -1204,7 +1277,7 @@ impl OpObject {
         match self.park() {
             Ok(true) => self.result().map(Some),
             Ok(false) => {
-                self.phase.set(PARKED);
+                self.phase.tell(PARKED);
                 Ok(None)
             }
             Err(raised) => {
@@ -1279,6 +1352,24 @@ impl OpObject {
             true => format!("{what} on {}, operation made at {made},", self.via().channel.description()),
             false => format!("{what}, operation made at {made},"),
         }
+    }
+
+    /// Its result is handed to this function as well, after those it has already.
+    fn add_function(&self, function: Owned) -> Py<()> {
+        let mut functions = Vec::new();
+        let known = self.map();
+        if !known.is_null() {
+            // SAFETY: a tuple that we hold.
+            unsafe {
+                for index in 0..c::PyTuple_GET_SIZE(known) {
+                    functions.push(Owned::from_borrowed(c::PyTuple_GET_ITEM(known, index)));
+                }
+            }
+        }
+        functions.push(function);
+        let functions = ffi::tuple(functions)?;
+        ffi::put(&self.make_rare().map, Some(functions));
+        Ok(())
     }
 
     fn warn_unperformed(&self) {
@@ -1365,21 +1456,11 @@ unsafe extern "C" fn map(slf: *mut PyObject, function: *mut PyObject) -> *mut Py
             if c::PyCallable_Check(function) == 0 {
                 return Err(ffi::type_error(&format!("map() needs a callable, not {}", ffi::type_name(function))));
             }
-            let phase = op.phase.get();
-            if phase != FRESH {
-                return Err(op.misused(phase));
-            }
-            let mut functions = Vec::new();
-            let known = op.map();
-            if !known.is_null() {
-                for index in 0..c::PyTuple_GET_SIZE(known) {
-                    functions.push(Owned::from_borrowed(c::PyTuple_GET_ITEM(known, index)));
-                }
-            }
-            functions.push(Owned::from_borrowed(function));
-            let functions = ffi::tuple(functions)?;
-            ffi::put(&op.make_rare().map, Some(functions));
-            Ok(op.itself())
+            // Nobody performs it meanwhile.
+            op.claim_fresh(RUNNING)?;
+            let added = op.add_function(Owned::from_borrowed(function));
+            op.phase.tell(FRESH);
+            added.map(|()| op.itself())
         }
     })
 }

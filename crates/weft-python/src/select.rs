@@ -86,9 +86,8 @@ unsafe fn add(state: &State, select: &mut Select, case: Owned, object: *mut PyOb
     // SAFETY: an operation, once checked.
     unsafe {
         check(state, &case, object)?;
-        select.add(OpObject::of(object), case);
+        select.add(OpObject::of(object), case)
     }
-    Ok(())
 }
 
 /// Whether `object` can be a case.

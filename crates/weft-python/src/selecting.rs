@@ -6,7 +6,7 @@ mod far;
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 
 use weft_core::chan::{End, Wakes};
@@ -14,6 +14,7 @@ use weft_core::selecting::{Key, Next, Selecting};
 
 use self::far::Far;
 use crate::channel::Via;
+use crate::crossing::work::Seen;
 use crate::errors;
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::op::{self, Asleep, Kind, OpObject};
@@ -75,15 +76,21 @@ impl SelectingObject {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Looks once. `true`: decided. Otherwise the registration waits, with the operation's waker, which counts as a reference: the caller's
-    /// to give and to take back.
-    fn look(&self, op: &OpObject) -> bool {
+    /// Of one that nobody else has.
+    fn inner_mut(&mut self) -> &mut Inner {
+        self.inner.get_mut().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Looks once. `true`: decided. Otherwise the registration waits: if the operation `sleeps`, with its waker, which counts as a reference, the
+    /// caller's to give and to take back; else with one that wakes nobody. `None`: a channel may have become shared since `seen`.
+    fn look(&self, op: &OpObject, sleeps: bool, seen: Seen) -> Option<bool> {
         loop {
             let mut gone = Vec::new();
             let mut wakes = Wakes::new();
-            let bell = op.bell();
+            let bell = if sleeps { op.bell() } else { Some(Waker::noop().clone()) };
             let (decided, keys) = {
                 let mut inner = self.inner();
+                let at_work = op.go_to_work(seen)?;
                 let event = loop {
                     if let Some(event) = inner.event.take() {
                         break Some(event);
@@ -106,6 +113,7 @@ impl SelectingObject {
                 };
                 // Kept before anything else runs, so that a `discard` meanwhile finds it.
                 inner.event = event;
+                drop(at_work);
                 (inner.event.is_some(), inner.keys.clone())
             };
             wake::all(wakes);
@@ -113,11 +121,11 @@ impl SelectingObject {
                 forget(&keys, &case, key);
             }
             if !decided {
-                return false;
+                return Some(false);
             }
             // Else the event was discarded while Python code ran.
             if self.inner().event.is_some() {
-                return true;
+                return Some(true);
             }
         }
     }
@@ -188,32 +196,37 @@ impl SelectingObject {
     pub fn try_next(&self, op: &OpObject) -> Py<bool> {
         self.check_fork()?;
         self.occupy(op)?;
+        let mut seen = op.seen();
         if self.gather(op)? {
             return Ok(self.has_event());
         }
         loop {
-            // While it looks, the registration waits for an instant, and may be met in it: this is the waker's reference.
-            op.add_reference();
-            let decided = self.look(op);
-            if decided || self.inner().core.withdraw() {
-                op.drop_reference();
-                op.silence();
-                return Ok(decided);
+            // While it looks, the registration waits for an instant, and may be met in it: then this thread looks again. Not with the operation's
+            // waker: whoever met it would call that any time later, and read whom to wake while that is being written.
+            match self.look(op, false, seen) {
+                Some(true) => return Ok(true),
+                Some(false) if self.inner().core.withdraw() => return Ok(false),
+                _ => seen = op.seen(),
             }
         }
     }
 
     /// Waits. `true`: decided after all.
     pub fn park(&self, op: &OpObject) -> Py<bool> {
-        if self.gather(op)? {
-            return self.park_far(op);
+        loop {
+            let seen = op.seen();
+            if self.gather(op)? {
+                return self.park_far(op);
+            }
+            self.stand(op);
+            let decided = self.look(op, true, seen);
+            if decided != Some(false) {
+                self.release(op, false);
+            }
+            if let Some(decided) = decided {
+                return Ok(decided);
+            }
         }
-        self.stand(op);
-        let decided = self.look(op);
-        if decided {
-            self.release(op, false);
-        }
-        Ok(decided)
     }
 
     /// The operation begins to wait.
@@ -388,7 +401,7 @@ impl SelectingObject {
             }
             let keys = self.inner().keys.clone();
             if ffi::check(c::PyDict_Contains(keys.as_ptr(), case))? == 1 {
-                return Err(ffi::value_error(&format!("there is a case {} already", ffi::text(case))));
+                return Err(there_is(case));
             }
             let is_far = via.channel.remote().is_some();
             let (key, wakes) = {
@@ -397,7 +410,7 @@ impl SelectingObject {
                     drop(inner);
                     return self.add_far(&keys, case, source);
                 }
-                let (place, wakes) = inner.core.add(std::sync::Arc::clone(&via.channel.chan));
+                let (place, wakes) = inner.core.add(Arc::clone(&via.channel.chan));
                 let Some(key) = inner.core.key(place) else {
                     unreachable!("it was just registered");
                 };
@@ -428,18 +441,10 @@ impl SelectingObject {
 
     fn discard(&self, case: *mut PyObject) -> Py<()> {
         let keys = self.inner().keys.clone();
-        // SAFETY: live objects.
-        let key = unsafe {
-            let number = c::PyDict_GetItemWithError(keys.as_ptr(), case);
-            if number.is_null() {
-                return if c::PyErr_Occurred().is_null() { Ok(()) } else { Err(Raised) };
-            }
-            // One of ours: it cannot fail.
-            let key = Key::from_bits(c::PyLong_AsUnsignedLongLong(number));
-            ffi::check(c::PyDict_DelItem(keys.as_ptr(), case))?;
-            key
-        };
-        self.discard_key(key);
+        // SAFETY: a dictionary and a live object.
+        if let Some(number) = unsafe { ffi::dict_pop(&keys, case)? } {
+            self.discard_key(key_of(&number));
+        }
         Ok(())
     }
 
@@ -483,30 +488,39 @@ fn name(keys: &Owned, case: *mut PyObject, key: Key) -> Py<()> {
     // SAFETY: live objects.
     unsafe {
         let number = Owned::from_new(c::PyLong_FromUnsignedLongLong(key.to_bits()))?;
-        ffi::check(c::PyDict_SetItem(keys.as_ptr(), case, number.as_ptr())).map(drop)
+        match c::PyDict_SetDefault(keys.as_ptr(), case, number.as_ptr()) {
+            known if known.is_null() => Err(Raised),
+            known if known == number.as_ptr() => Ok(()),
+            // Another thread has added one of this name meanwhile.
+            _ => Err(there_is(case)),
+        }
     }
+}
+
+fn there_is(case: *mut PyObject) -> Raised {
+    ffi::value_error(&format!("there is a case {} already", ffi::text(case)))
+}
+
+/// The key that this number of ours stands for.
+fn key_of(number: &Owned) -> Key {
+    // SAFETY: an `int` that was made of one: it cannot fail.
+    Key::from_bits(unsafe { c::PyLong_AsUnsignedLongLong(number.as_ptr()) })
 }
 
 /// A case has left. Its hash and its comparison may be the program's code, and fail.
 fn forget(keys: &Owned, case: &Owned, key: Key) {
-    // SAFETY: live objects.
-    unsafe {
-        let number = c::PyDict_GetItemWithError(keys.as_ptr(), case.as_ptr());
-        if !number.is_null() && c::PyLong_AsUnsignedLongLong(number) != key.to_bits() {
-            // Discarded, and the name given to another, in this instant.
-            return;
-        }
-        if !c::PyErr_Occurred().is_null() {
-            return ffi::unraisable(case.as_ptr());
-        }
-        if c::PyDict_DelItem(keys.as_ptr(), case.as_ptr()) < 0 {
-            // Not there: `discard` has just taken it out.
-            if c::PyErr_ExceptionMatches(c::PyExc_KeyError) != 0 {
-                c::PyErr_Clear();
-            } else {
-                ffi::unraisable(case.as_ptr());
+    let forgotten = (|| {
+        // SAFETY: a dictionary and a live object.
+        unsafe {
+            match ffi::dict_get(keys, case.as_ptr())? {
+                Some(number) if key_of(&number) == key => ffi::dict_pop(keys, case.as_ptr()).map(drop),
+                // `discard` has just taken it out, or that and the name was given to another.
+                _ => Ok(()),
             }
         }
+    })();
+    if let Err(Raised) = forgotten {
+        ffi::unraisable(case.as_ptr());
     }
 }
 
@@ -651,9 +665,26 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: the last reference is gone; each field is dropped once. The core leaves all queues first.
     unsafe {
         c::PyObject_GC_UnTrack(slf.cast());
-        let handed = std::mem::take(&mut SelectingObject::of(slf).inner().core).dissolve();
+        let this = &mut *slf.cast::<SelectingObject>();
+        let handed = std::mem::take(&mut this.inner_mut().core).dissolve();
         if let Some((value, chan)) = handed {
-            drop(wake::give_back(&chan, value));
+            // SAFETY: channels and receivers, which the registrations hold.
+            let of = |source: &Owned| Via::of(source.as_ptr()).channel;
+            let known =
+                this.inner_mut().cases.iter().flatten().find(|(_, source, _)| Arc::ptr_eq(&of(source).chan, &chan));
+            if let Some((_, source, _)) = known {
+                let lost = of(source).give_back(value);
+                of(source).undelivered(lost);
+            }
+        }
+        // What a round was decided with that nobody could take up any more.
+        if let Some(Event::Value(key, value)) = this.inner_mut().event.take()
+            && let Some((_, source, _)) = this.inner_mut().cases.get_mut(key as usize).and_then(Option::take)
+        {
+            // SAFETY: a channel or receiver.
+            let channel = Via::of(source.as_ptr()).channel;
+            let lost = channel.give_back(value);
+            channel.undelivered(lost);
         }
         ptr::drop_in_place(&raw mut (*slf.cast::<SelectingObject>()).inner);
         ffi::free(slf);

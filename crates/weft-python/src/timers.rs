@@ -53,7 +53,9 @@ impl TickObject {
     pub fn take(&self, op: &OpObject) -> Py<Owned> {
         let state = op.state();
         if self.is_closed() {
-            let closed = self.inner().closed.short();
+            // Once it is known it stays what it is, so its reference is good without the lock.
+            let closed = self.inner().closed;
+            let closed = closed.short();
             if op.ends_iteration() {
                 // SAFETY: an exception type.
                 unsafe { c::PyErr_SetNone(c::PyExc_StopAsyncIteration) };
@@ -170,7 +172,12 @@ unsafe extern "C" fn close(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObjec
         // SAFETY: see `receive`.
         let tick = unsafe { TickObject::of(slf) };
         if !tick.is_closed() {
-            std::mem::swap(&mut tick.inner().closed, &mut here);
+            {
+                let mut inner = tick.inner();
+                if inner.closed.is_unknown() {
+                    std::mem::swap(&mut inner.closed, &mut here);
+                }
+            }
             wake::all(tick.closing.close(None).1);
         }
         here.forget();

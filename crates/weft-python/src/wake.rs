@@ -6,7 +6,7 @@
 use std::ptr;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
-use weft_core::chan::{Chan, Wakes};
+use weft_core::chan::Wakes;
 use weft_core::waiter::Waiter;
 
 use crate::ffi::{PyObject, c};
@@ -84,15 +84,4 @@ fn wake(waker: Waker) -> Option<Value> {
 /// The operation that waits with this waiter, unless it has a bell.
 pub fn behind(waiter: &Waiter) -> Option<*mut PyObject> {
     waiter.data_of(&TABLE).map(|op| op.cast_mut().cast())
-}
-
-/// Puts a value that reached a receiver which is gone back into its channel. What comes back can be delivered to nobody.
-pub fn give_back(chan: &Chan<Value>, mut value: Value) -> Option<Value> {
-    loop {
-        let (answer, wakes) = chan.give_back(value);
-        match all_but_gone(wakes) {
-            Some(again) => value = again,
-            None => return answer.err(),
-        }
-    }
 }

@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 use std::ffi::c_int;
-use std::ptr;
 use std::sync::Arc;
 
 use weft_link::LARGE;
@@ -190,8 +189,14 @@ impl<'a> Encoder<'a> {
                     return Ok(());
                 }
                 self.remember(object, true);
-                let size = c::PyByteArray_Size(object) as usize;
-                self.writer.byte_array(std::slice::from_raw_parts(c::PyByteArray_AsString(object).cast(), size));
+                // As long as it lends its memory nobody can change its size.
+                let mut view = c::Py_buffer::new();
+                ffi::check(c::PyObject_GetBuffer(object, &mut view, c::PyBUF_SIMPLE as c_int))?;
+                self.writer.byte_array(match view.len {
+                    0 => &[],
+                    size => std::slice::from_raw_parts(view.buf.cast(), size as usize),
+                });
+                c::PyBuffer_Release(&mut view);
             } else if kind == &raw mut c::PyComplex_Type {
                 self.writer.complex(c::PyComplex_RealAsDouble(object), c::PyComplex_ImagAsDouble(object));
             } else if kind == &raw mut c::PyTuple_Type
@@ -308,8 +313,15 @@ impl<'a> Encoder<'a> {
                 if size(object) != count {
                     return Err(changed());
                 }
-                let item = if is_list { c::PyList_GET_ITEM(object, index) } else { c::PyTuple_GET_ITEM(object, index) };
-                let item = Owned::from_borrowed(item);
+                let item = if is_list {
+                    // SAFETY: a list.
+                    match ffi::list_item(object, index) {
+                        Some(item) => item,
+                        None => return Err(changed()),
+                    }
+                } else {
+                    Owned::from_borrowed(c::PyTuple_GET_ITEM(object, index))
+                };
                 if let Err(stop) = self.value(item.as_ptr()) {
                     return Err(self.inside(stop, || format!("[{index}]")));
                 }
@@ -323,11 +335,13 @@ impl<'a> Encoder<'a> {
         unsafe {
             let count = c::PyDict_Size(object);
             self.writer.dict(count as usize);
-            let (mut at, mut key, mut value) = (0, ptr::null_mut(), ptr::null_mut());
+            let mut at = 0;
             let mut written = 0;
-            while c::PyDict_Next(object, &mut at, &mut key, &mut value) != 0 {
-                let (key, value) = (Owned::from_borrowed(key), Owned::from_borrowed(value));
+            while let Some((key, value)) = ffi::dict_next(object, &mut at) {
                 written += 1;
+                if written > count {
+                    return Err(changed());
+                }
                 if let Err(stop) = self.value(key.as_ptr()) {
                     return Err(self.inside(stop, || format!(", key {}", ffi::text(key.as_ptr()))));
                 }

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Wake, Waker};
 
+use super::work::{Seen, Work};
 use crate::channel::ChannelObject;
 use crate::ffi::{self, Owned, Py, PyObject, c};
 use crate::home::Doorbell;
@@ -35,6 +36,11 @@ pub struct Place {
     full: AtomicBool,
     /// How many channels of this place have been shared.
     shared: AtomicU64,
+    /// On operations that have several channels.
+    pub work: Work,
+    /// See `move_alone`.
+    #[cfg(Py_GIL_DISABLED)]
+    moving: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -99,17 +105,47 @@ pub fn bell(op: &OpObject, place: &Arc<Place>, ring: Ring) -> Waker {
 
 impl Place {
     pub fn new() -> Self {
-        Self { inner: Mutex::default(), heard: Condvar::new(), full: AtomicBool::new(false), shared: AtomicU64::new(0) }
+        Self {
+            inner: Mutex::default(),
+            heard: Condvar::new(),
+            full: AtomicBool::new(false),
+            shared: AtomicU64::new(0),
+            work: Work::default(),
+            #[cfg(Py_GIL_DISABLED)]
+            moving: Mutex::default(),
+        }
+    }
+
+    /// While it lives, no other thread moves a channel to the root. Asked for without the interpreter, as who has it may call that.
+    #[cfg(Py_GIL_DISABLED)]
+    pub fn move_alone(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// How many channels of this place were shared so far. Asked and counted by threads of the place itself.
     #[inline]
     pub fn shared(&self) -> u64 {
-        self.shared.load(Ordering::Relaxed)
+        // Acquire pairs with the Release below: who sees a number finds the channels that were counted in it to be sharing. SeqCst: see `work`.
+        self.shared.load(if cfg!(Py_GIL_DISABLED) { Ordering::SeqCst } else { Ordering::Acquire })
     }
 
     pub fn count_shared(&self) {
-        self.shared.fetch_add(1, Ordering::Relaxed);
+        self.shared.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Returns when all that has several channels goes by what was said before.
+    pub fn seen_by_all(&self) {
+        self.count_shared();
+        self.work.wait();
+    }
+
+    /// For `Work::begin`.
+    #[inline]
+    pub fn seen(&self) -> Seen {
+        Seen {
+            #[cfg(Py_GIL_DISABLED)]
+            number: self.shared(),
+        }
     }
 
     pub fn is_left(&self) -> bool {

@@ -7,7 +7,12 @@
 //!
 //! Turning a value into a payload may run the program's code. So the channel is said to be *sharing* first, which makes every new
 //! operation do as on a shared channel; then its content is turned over in rounds, outside its lock, until nothing is left to do. No other place
-//! knows the channel before it is done.
+//! knows the channel before it is done. Several calls may do that side by side, and one of them fail: it is sharing as long as one is at work, and
+//! for good when one was done.
+//!
+//! An operation looks whether its channel is sharing, and then puts a value in or parks: with a GIL as one step, for nothing is called between.
+//! Where threads run at the same time one may have looked before the channel was said to be sharing, and come to the second half when all has been
+//! turned over: see `work`.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -224,33 +229,25 @@ const FILLED_AT_ONCE: usize = 64;
 /// So many calls may be making a channel shared, one in another or side by side; more are a circle.
 const NESTED: u32 = 16;
 
+/// In `ChannelObject::sharing`, above the number of these calls: it is shared.
+pub const SHARED: u32 = 1 << 31;
+
 /// What every place is to know of a channel, which is shared from now on.
 pub fn share(channel: &ChannelObject) -> Py<Arc<Shared>> {
     if let Some(shared) = channel.shared.get() {
         return Ok(Arc::clone(shared));
     }
-    // Relaxed: it only counts.
-    if channel.turning.fetch_add(1, Ordering::Relaxed) >= NESTED {
-        channel.turning.fetch_sub(1, Ordering::Relaxed);
+    undelivered::listen(channel)?;
+    // Release: it is said before anything is turned over. It pairs with the Acquire in `is_sharing`.
+    if channel.sharing.fetch_add(1, Ordering::AcqRel) & !SHARED >= NESTED {
+        channel.sharing.fetch_sub(1, Ordering::AcqRel);
         return Err(ffi::runtime_error(&format!(
             "{} cannot go to another place: it holds an end of itself, maybe in another channel",
             channel.description()
         )));
     }
-    let heard = undelivered::listen(channel);
-    let turned = loop {
-        if let Err(raised) = heard {
-            break Err(raised);
-        }
-        channel.state().place.count_shared();
-        channel.sharing.store(true, Ordering::Release);
-        let turned = turn_over(channel);
-        // Else another thread has failed meanwhile, and said that it is not shared.
-        if turned.is_err() || channel.is_sharing() {
-            break turned;
-        }
-    };
-    channel.turning.fetch_sub(1, Ordering::Relaxed);
+    seen_by_all(channel);
+    let turned = turn_over(channel);
     // From here on to its being shared no Python code runs, so that nobody comes between.
     let shared = turned.and_then(|reason| match (channel.shared.get(), remote::link()) {
         // Another thread was faster.
@@ -258,10 +255,19 @@ pub fn share(channel: &ChannelObject) -> Py<Arc<Shared>> {
         (None, Some(client)) => move_to_root(channel, client, reason),
         (None, None) => Ok(set_shared(channel, None)),
     });
-    if shared.is_err() && channel.shared.get().is_none() {
-        channel.sharing.store(false, Ordering::Release);
+    if channel.shared.get().is_some() {
+        channel.sharing.fetch_or(SHARED, Ordering::AcqRel);
     }
+    channel.sharing.fetch_sub(1, Ordering::AcqRel);
     shared
+}
+
+/// What has just been said of the channel is what every operation goes by that is not done yet.
+fn seen_by_all(channel: &ChannelObject) {
+    let place = &channel.state().place;
+    // Only now: who sees the number finds the channel as it is.
+    place.seen_by_all();
+    channel.work.wait();
 }
 
 fn set_shared(channel: &ChannelObject, remote: Option<Arc<Remote>>) -> Arc<Shared> {
@@ -297,6 +303,13 @@ fn move_to_root(
     client: &'static weft_link::Client,
     reason: Option<RemoteCause>,
 ) -> Py<Arc<Shared>> {
+    // One at a time. Whoever waits for it can be stopped meanwhile by the interpreter, which does not wait for them then.
+    #[cfg(Py_GIL_DISABLED)]
+    let _alone = remote::detached(|| channel.state().place.move_alone());
+    #[cfg(Py_GIL_DISABLED)]
+    if let Some(shared) = channel.shared.get() {
+        return Ok(Arc::clone(shared));
+    }
     let all = channel.chan.statistics();
     if client.is_gone() {
         return Err(ffi::runtime_error(&format!(
@@ -325,6 +338,8 @@ fn move_to_root(
         }
     }
     let shared = set_shared(channel, Some(Arc::new(remote)));
+    #[cfg(Py_GIL_DISABLED)]
+    gather_the_late(channel, client, id);
     // Who waits here is woken to wait there: by itself, for what it waits for may be more than this channel. Bells have no more to do than ring.
     let mut wakers = Vec::new();
     // SAFETY: what is parked is alive.
@@ -337,6 +352,19 @@ fn move_to_root(
         });
     }
     Ok(shared)
+}
+
+/// Where threads run at the same time another one may have used the channel here after it was emptied, as it could not know better yet. What it has put in
+/// comes before all that is sent from now on. Afterwards nobody begins to wait here any more.
+#[cfg(Py_GIL_DISABLED)]
+#[cold]
+fn gather_the_late(channel: &ChannelObject, client: &'static weft_link::Client, id: weft_link::ChannelId) {
+    seen_by_all(channel);
+    let late: Vec<_> = channel.chan.drain().into_iter().map(Parcel::into_wire).collect();
+    if !late.is_empty() {
+        // When the root is gone, so is the channel.
+        let _ = client.give_back(id, late);
+    }
 }
 
 /// Makes all that the channel holds fit for other places. The reason of its end, as the root is told it if that is another process.

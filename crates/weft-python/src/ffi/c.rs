@@ -25,19 +25,20 @@ impl Drop for Stop {
 }
 
 macro_rules! may_run_python {
-    ($(fn $name:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?;)*) => {
+    ($($(#[$which:meta])* fn $name:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?;)*) => {
         /// The same functions, declared as ones that may unwind.
         mod raw {
             use super::*;
 
             unsafe extern "C-unwind" {
-                $(pub fn $name($($argument: $kind),*) $(-> $result)?;)*
+                $($(#[$which])* pub fn $name($($argument: $kind),*) $(-> $result)?;)*
             }
         }
 
         $(
             /// # Safety
             /// As in the C API.
+            $(#[$which])*
             #[inline(always)]
             pub unsafe fn $name($($argument: $kind),*) $(-> $result)? {
                 let stop = Stop;
@@ -76,6 +77,16 @@ may_run_python! {
     fn PyLong_AsLongLong(object: *mut PyObject) -> c_longlong;
     fn PyDict_Contains(dict: *mut PyObject, key: *mut PyObject) -> c_int;
     fn PyDict_GetItemWithError(dict: *mut PyObject, key: *mut PyObject) -> *mut PyObject;
+    fn PyDict_SetDefault(dict: *mut PyObject, key: *mut PyObject, value: *mut PyObject) -> *mut PyObject;
+    #[cfg(Py_3_13)]
+    fn PyDict_GetItemRef(dict: *mut PyObject, key: *mut PyObject, found: *mut *mut PyObject) -> c_int;
+    #[cfg(Py_3_13)]
+    fn PyDict_Pop(dict: *mut PyObject, key: *mut PyObject, found: *mut *mut PyObject) -> c_int;
+    // The thread may have to wait.
+    #[cfg(Py_GIL_DISABLED)]
+    fn PyCriticalSection_Begin(section: *mut Section, object: *mut PyObject);
+    #[cfg(Py_GIL_DISABLED)]
+    fn PyCriticalSection_End(section: *mut Section);
     fn PyDict_SetItem(dict: *mut PyObject, key: *mut PyObject, value: *mut PyObject) -> c_int;
     fn _PyDict_SetItem_KnownHash(dict: *mut PyObject, key: *mut PyObject, value: *mut PyObject, hash: isize) -> c_int;
     fn PyDict_DelItem(dict: *mut PyObject, key: *mut PyObject) -> c_int;
@@ -109,6 +120,15 @@ may_run_python! {
     fn PyContext_Copy(context: *mut PyObject) -> *mut PyObject;
     fn PyContext_CopyCurrent() -> *mut PyObject;
     fn PyWeakref_NewRef(object: *mut PyObject, callback: *mut PyObject) -> *mut PyObject;
+}
+
+/// `PyCriticalSection` (Include/cpython/critical_section.h). The bindings have it for free-threaded builds alone, the interpreter from 3.13 on, with a
+/// GIL as calls without effect.
+#[cfg(Py_GIL_DISABLED)]
+#[repr(C)]
+pub struct Section {
+    previous: usize,
+    mutex: *mut u8,
 }
 
 /// Drops a reference.

@@ -6,6 +6,7 @@ use std::task::Waker;
 use super::{Asleep, Extra, Kind, OpObject};
 use crate::crossing::place::{self, Ring};
 use crate::crossing::share;
+use crate::crossing::work::{AtWork, Seen};
 use crate::ffi::{self, Owned, Py, Raised};
 use crate::value::Value;
 use crate::wake;
@@ -26,6 +27,33 @@ impl OpObject {
             }),
             Extra::Sync(_) => self.is_far(),
             _ => false,
+        }
+    }
+
+    /// Before it is looked whether it is sharing, for what is done then. See `crossing::work`.
+    #[inline]
+    pub fn seen(&self) -> Seen {
+        #[cfg(Py_GIL_DISABLED)]
+        return self.state().place.seen();
+        #[cfg(not(Py_GIL_DISABLED))]
+        Seen::default()
+    }
+
+    /// Goes to work on all that the operation has, unless something may have become shared since then.
+    #[inline]
+    pub fn go_to_work(&self, seen: Seen) -> Option<AtWork<'_>> {
+        #[cfg(not(Py_GIL_DISABLED))]
+        {
+            let _ = seen;
+            Some(AtWork::with_a_gil())
+        }
+        #[cfg(Py_GIL_DISABLED)]
+        {
+            if self.is_on_channel() {
+                return self.channel().go_to_work(seen);
+            }
+            let place = &self.state().place;
+            place.work.begin(place, seen)
         }
     }
 

@@ -3,6 +3,8 @@
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
+#[cfg(Py_GIL_DISABLED)]
+use super::AWAITED;
 use super::{Asleep, DECIDED, DEFAULT, DONE, Extra, FRESH, Kind, OpObject, PARKED, POSTPONED, Step, TAKEN};
 use crate::ffi::{self, Owned, Py, PyObject, Raised, c};
 use crate::home::HomeObject;
@@ -13,7 +15,15 @@ impl OpObject {
     /// One step in a coroutine: what `await` does.
     #[inline(always)]
     pub fn step(&self) -> Py<Step> {
-        match self.phase.get() {
+        let phase = self.phase.get();
+        #[cfg(Py_GIL_DISABLED)]
+        let phase = if phase == AWAITED {
+            self.be_tried(AWAITED);
+            FRESH
+        } else {
+            phase
+        };
+        match phase {
             FRESH if self.is_on_channel() && !self.channel().state().should_yield() => self.perform_on_channel(),
             PARKED => self.step_parked(),
             _ => self.step_otherwise(),
@@ -24,7 +34,7 @@ impl OpObject {
     fn step_otherwise(&self) -> Py<Step> {
         match self.phase.get() {
             POSTPONED => {
-                self.phase.set(FRESH);
+                self.be_tried(POSTPONED);
                 self.perform_step()
             }
             // One on a channel was just told to.
@@ -45,7 +55,10 @@ impl OpObject {
         let flags = self.flags.get();
         if flags & (Self::ON_CHANNEL | ODD) == Self::ON_CHANNEL && self.waiter().met().is_some() {
             // As `take_up`, of what is mostly here: its one node was claimed, and the reference went with the waker.
+            #[cfg(not(Py_GIL_DISABLED))]
             self.flags.set(flags & !Self::LINKED);
+            #[cfg(Py_GIL_DISABLED)]
+            self.set(Self::LINKED, false);
             self.leave_sleeper();
             return self.result().map(Step::Return);
         }
@@ -71,7 +84,7 @@ impl OpObject {
         if !ready || self.state().running_loop()?.is_none() {
             return self.perform_step();
         }
-        self.phase.set(POSTPONED);
+        self.claim_fresh(POSTPONED)?;
         Ok(Step::Yield(ffi::none()))
     }
 
@@ -172,11 +185,11 @@ impl OpObject {
 
     /// asyncio's cancel of the future that a task waits for. `false`: nothing is waited for any more.
     pub fn cancel_wait(&self, message: Option<Owned>) -> bool {
-        if self.phase.get() != PARKED || self.is(Self::CANCELLED) || self.is_somebody_elses() {
+        if !self.is_parked() || self.is(Self::CANCELLED) || self.is_somebody_elses() {
             return false;
         }
         if message.is_some() || self.rare().is_some() {
-            ffi::put(&self.make_rare().message, message);
+            self.put_message(message);
         }
         if self.withdraw() {
             self.set(Self::CANCELLED, true);
@@ -203,7 +216,7 @@ impl OpObject {
 
     /// Whether a thread, or a party of another scheduler, sleeps on it, which alone may end it.
     pub(super) fn is_somebody_elses(&self) -> bool {
-        self.phase.get() == PARKED && matches!(self.asleep(), Asleep::Thread(_) | Asleep::Elsewhere(..))
+        self.is_parked() && matches!(self.asleep(), Asleep::Thread(_) | Asleep::Elsewhere(..))
     }
 
     /// The coroutine that awaited this ends here (`GeneratorExit`, or another scheduler's exception): leave no trace.
@@ -366,7 +379,7 @@ pub unsafe extern "C" fn close(slf: *mut PyObject, _: *mut PyObject) -> *mut PyO
 pub(super) unsafe extern "C" fn am_await(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
-    if op.is_fresh() && op.is_on_channel() && op.channel().state().awaits_only_here() {
+    if cfg!(not(Py_GIL_DISABLED)) && op.is_fresh() && op.is_on_channel() && op.channel().state().awaits_only_here() {
         return op.itself().into_ptr();
     }
     await_somewhere(op)
@@ -378,7 +391,7 @@ fn await_somewhere(op: &OpObject) -> *mut PyObject {
     ffi::edge_object(|| {
         op.check_fresh()?;
         match op.state().perform_elsewhere(op.as_ptr())? {
-            None => Ok(op.itself()),
+            None => op.await_once().map(|()| op.itself()),
             Some(coroutine) => ffi::iterator_of(&coroutine),
         }
     })
@@ -389,7 +402,7 @@ fn await_somewhere(op: &OpObject) -> *mut PyObject {
 pub(super) unsafe extern "C" fn get_blocking(slf: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
-    if op.phase.get() != PARKED || op.is_somebody_elses() {
+    if !op.is_parked() || op.is_somebody_elses() {
         // Not a future, as asyncio.isfuture() sees it: ensure_future() and gather() wrap it in a task.
         return ffi::none().into_ptr();
     }
@@ -411,7 +424,8 @@ pub(super) unsafe extern "C" fn get_loop(slf: *mut PyObject, _: *mut PyObject) -
     ffi::edge_object(|| {
         // SAFETY: see `am_send`.
         let op = unsafe { OpObject::of(slf) };
-        if let Asleep::Loop(home) = op.asleep()
+        if op.is_parked()
+            && let Asleep::Loop(home) = op.asleep()
             && let Some(event_loop) = home.event_loop()
         {
             return Ok(event_loop);
@@ -442,17 +456,18 @@ pub(super) unsafe extern "C" fn add_done_callback(
             if callback.is_null() {
                 return Err(ffi::type_error("add_done_callback() needs a callable"));
             }
-            if !op.callback().is_null() {
-                return Err(ffi::runtime_error(&format!("{} is awaited by somebody else already", op.description())));
+            // Of one that waits in a loop alone: else nobody would call it.
+            if !op.is_parked() || op.is_somebody_elses() {
+                return Err(ffi::runtime_error(&format!("{} waits in no loop", op.description())));
             }
             let context = if context.is_null() || context == c::Py_None() {
                 Owned::from_new(c::PyContext_CopyCurrent())?
             } else {
                 Owned::from_borrowed(context)
             };
-            let rare = op.make_rare();
-            ffi::put(&rare.context, Some(context));
-            ffi::put(&rare.callback, Some(Owned::from_borrowed(callback)));
+            if !op.set_callback(Owned::from_borrowed(callback), context) {
+                return Err(ffi::runtime_error(&format!("{} is awaited by somebody else already", op.description())));
+            }
             if op.take(OpObject::MISSED) {
                 drop(OpObject::wake(op.itself().into_ptr().cast()));
             }
@@ -464,7 +479,7 @@ pub(super) unsafe extern "C" fn add_done_callback(
 pub(super) unsafe extern "C" fn future_done(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `am_send`.
     let op = unsafe { OpObject::of(slf) };
-    let parked = op.phase.get() == PARKED;
+    let parked = op.is_parked();
     ffi::edge_object(|| Ok(ffi::boolean(!parked || op.is(OpObject::CANCELLED) || op.is_met())))
 }
 
@@ -508,13 +523,16 @@ pub(super) unsafe extern "C" fn fire(slf: *mut PyObject, case: *mut PyObject) ->
         // SAFETY: see `am_send`.
         unsafe {
             let op = OpObject::of(slf);
+            if !op.is_parked() {
+                return Ok(ffi::boolean(false));
+            }
             // Called by the loop, which will look at its queue before it sleeps.
             let home = match op.asleep() {
                 Asleep::Loop(home) => Some(Owned::from_borrowed(home.as_ptr())),
                 _ => None,
             };
             let _turn = home.as_ref().map(|home| HomeObject::of(home.as_ptr()).turn());
-            let decided = op.is_parked() && op.decide(case as u32);
+            let decided = op.decide(case as u32);
             if decided {
                 drop(OpObject::wake(op.itself().into_ptr().cast()));
             }

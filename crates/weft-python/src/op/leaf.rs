@@ -69,6 +69,18 @@ impl OpObject {
         Self::with_cases_as(leaves, |leaf| unsafe { (**leaf).as_case_here() }, f)
     }
 
+    /// The same, of those that are about to park here: as it was found out that none is the root's. With a GIL none is still; without one another
+    /// thread may be about to move one there, and comes for who is parked (`crossing::work`).
+    #[cfg(Py_GIL_DISABLED)]
+    pub(super) fn with_cases_to_park<R>(leaves: &[*mut OpObject], f: impl FnOnce(&[&dyn Case]) -> R) -> R {
+        let case = |leaf: &*mut OpObject| {
+            // SAFETY: as above.
+            let leaf = unsafe { &**leaf };
+            if leaf.is(Self::DEAD_END) { leaf.as_case() } else { leaf.as_case_here() }
+        };
+        Self::with_cases_as(leaves, case, f)
+    }
+
     fn with_cases_as<'a, R>(
         leaves: &'a [*mut OpObject],
         case: impl Fn(&'a *mut OpObject) -> Leaf<'a>,

@@ -5,7 +5,8 @@
 //! itself. All else (a timer, a select, another scheduler's task, a `map`) is in a [`Rare`], which takes over what the word was.
 //!
 //! Where threads run at the same time (without a GIL) whoever meets a parked operation reads the word while its owner may be about to be told who
-//! waits. So there a loop's home is in a `Rare` from the beginning, and the word does not change while the operation is parked.
+//! waits. So there a loop's home is in a `Rare` from the beginning, and the word does not change from before the operation is parked until it
+//! is destroyed (`op`, 1).
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
@@ -351,8 +352,46 @@ impl OpObject {
             return Some((unsafe { Owned::from_borrowed(self.word.get().cast()) }, None));
         }
         let rare = self.rare()?;
-        let callback = ffi::taken(&rare.callback)?;
-        Some((callback, ffi::taken(&rare.context)))
+        // SAFETY: alive. What is taken out is dropped by the caller.
+        let (callback, context) =
+            unsafe { ffi::alone_with(self.as_ptr(), || (ffi::taken(&rare.callback), ffi::taken(&rare.context))) };
+        Some((callback?, context))
+    }
+
+    /// Has the home call this, in that context. `false`: it is to call something already.
+    pub(super) fn set_callback(&self, callback: Owned, context: Owned) -> bool {
+        if self.word_is() == Word::Task {
+            return false;
+        }
+        let rare = self.make_rare();
+        // SAFETY: alive. Nothing is dropped in there: both were null, as the home takes both.
+        unsafe {
+            ffi::alone_with(self.as_ptr(), || {
+                let free = rare.callback.get().is_null();
+                if free {
+                    rare.callback.set(callback.into_ptr());
+                    ffi::put(&rare.context, Some(context));
+                }
+                free
+            })
+        }
+    }
+
+    /// What the home is to call, for who asks from elsewhere.
+    fn shown_callback(&self) -> Option<Owned> {
+        let shown = |callback: *mut PyObject| {
+            // SAFETY: null or alive.
+            (!callback.is_null()).then(|| unsafe { Owned::from_borrowed(callback) })
+        };
+        match self.word_is() {
+            Word::Task => shown(self.word.get().cast()),
+            Word::Rare => {
+                let rare = self.rare()?;
+                // SAFETY: alive.
+                unsafe { ffi::alone_with(self.as_ptr(), || shown(rare.callback.get())) }
+            }
+            _ => None,
+        }
     }
 
     /// Who waits for it, for a snapshot: see `lowlevel::party`.
@@ -363,10 +402,9 @@ impl OpObject {
         match self.asleep() {
             // SAFETY: the sleeper holds it.
             Asleep::Thread(parker) => ffi::integer(unsafe { &*parker }.owner() as usize),
-            // SAFETY: what is called is alive while the operation is parked.
-            Asleep::Loop(_) if !self.callback().is_null() => Ok(unsafe { Owned::from_borrowed(self.callback()) }),
+            Asleep::Loop(_) => Ok(self.shown_callback().unwrap_or_else(|| ffi::boolean(true))),
             Asleep::Elsewhere(wake, _) => Ok(wake.clone()),
-            _ => Ok(ffi::boolean(true)),
+            Asleep::Nobody => Ok(ffi::boolean(true)),
         }
     }
 
@@ -398,6 +436,7 @@ impl OpObject {
     }
 
     /// The wait is over: forgets the task of ours that waited, or was about to. `false`: it was none.
+    #[cfg(not(Py_GIL_DISABLED))]
     #[inline]
     pub(super) fn leave_task(&self) -> bool {
         let is = matches!(self.word_is(), Word::Home | Word::Task | Word::Called);
@@ -452,7 +491,15 @@ impl OpObject {
 
     /// The message of asyncio's cancel.
     pub(super) fn take_message(&self) -> Option<Owned> {
-        self.rare().and_then(|rare| ffi::taken(&rare.message))
+        // SAFETY: alive.
+        self.rare().and_then(|rare| unsafe { ffi::alone_with(self.as_ptr(), || ffi::taken(&rare.message)) })
+    }
+
+    pub(super) fn put_message(&self, message: Option<Owned>) {
+        let rare = self.make_rare();
+        let message = message.map_or(ptr::null_mut(), Owned::into_ptr);
+        // SAFETY: alive; the reference that comes out was the cell's.
+        drop(unsafe { Owned::from_nullable(ffi::alone_with(self.as_ptr(), || rare.message.replace(message))) });
     }
 
     pub fn due(&self) -> f64 {

@@ -49,7 +49,9 @@ impl OpObject {
                 // SAFETY: as above.
                 let leaf = unsafe { &**leaf };
                 match leaf.kind {
-                    Kind::Sync => remote::link().into_iter().for_each(|client| leaf.barrier().move_to_root(client)),
+                    Kind::Sync => {
+                        remote::link().into_iter().for_each(|client| leaf.barrier().move_to_root(self.state(), client))
+                    }
                     Kind::Closing => {}
                     _ if leaf.is_on_channel() && leaf.remote().is_none() => drop(share::share(leaf.channel())?),
                     _ => {}
@@ -89,7 +91,7 @@ impl OpObject {
             Ok(false) => PARKED,
             Err(_) => DONE,
         };
-        self.phase.set(phase);
+        self.phase.tell(phase);
         if parked.is_err() {
             self.leave_sleeper();
         }

@@ -171,10 +171,17 @@ impl OpObject {
                 let Extra::SendMany(rest) = (unsafe { self.make_rare().extra_mut() }) else {
                     return Ok(ffi::none());
                 };
-                // The channel may have become shared while this was parked.
-                channel.turn(rest);
                 let mut displaced = Vec::new();
-                let (more, _, wakes) = channel.chan.try_send_many(rest, &mut displaced);
+                let (more, wakes) = loop {
+                    let seen = channel.seen();
+                    // The channel may have become shared while this was parked.
+                    channel.turn(rest);
+                    if let Some(at_work) = channel.go_to_work(seen) {
+                        let (more, _, wakes) = channel.chan.try_send_many(rest, &mut displaced);
+                        drop(at_work);
+                        break (more, wakes);
+                    }
+                };
                 let returned = wake::all_and_returned(wakes);
                 for value in returned.into_iter().rev() {
                     let lost = channel.give_back(value);
