@@ -222,3 +222,184 @@ def test_loops_in_many_threads_share_everything(switching):
 
     together(*(lambda n=n: asyncio.run(party(n)) for n in range(3)))
     assert got == list(range(150))
+
+
+def test_two_discards_of_one_case_are_as_good_as_one(switching):
+    for _ in range(300):
+        ready = weft.selecting(a=weft.Channel(1))
+        together(*(lambda: ready.discard("a") for _ in range(3)))
+        assert len(ready) == 0
+        ready.add("a", weft.Channel(1))
+
+
+def test_of_two_threads_that_add_one_case_one_is_told_that_it_is_there(switching):
+    for _ in range(300):
+        ready, results = weft.selecting(), []
+
+        def add(ready=ready, results=results):
+            try:
+                ready.add("a", weft.Channel(1))
+            except ValueError:
+                results.append("there already")
+            else:
+                results.append("added")
+
+        together(add, add, add)
+        assert sorted(results) == ["added", "there already", "there already"]
+        assert len(ready) == 1
+
+
+def test_a_standing_select_that_only_looks_is_not_woken_later_by_whom_it_met(switching):
+    """Channels close while their consumer is between its first look and its sleep."""
+    for n in range(400):
+        channels = [weft.Channel(1) for _ in range(3)]
+        last = weft.Channel(1)
+        taken = []
+
+        def takes(ready=weft.selecting(*channels, last), taken=taken):
+            for _, value in ready:
+                taken.append(value)
+
+        def ends(channels=channels, last=last, n=n):
+            for ch in channels:
+                ch.close()
+            last.send(n).wait()
+            last.close()
+
+        together(takes, ends)
+        assert taken == [n]
+
+
+def test_an_operation_that_several_threads_use_at_once_is_used_by_one(switching):
+    """Performed, given to a select, and mapped: whoever comes first; the others are told, and nothing happens twice."""
+    for _ in range(300):
+        ch = weft.Channel(8)
+        op = ch.send("once")
+        done = []
+
+        def attempt(use, done=done):
+            try:
+                use()
+            except (RuntimeError, ValueError):
+                pass
+            else:
+                done.append(use)
+
+        def wait(op=op):
+            op.wait(1)
+
+        def select(op=op):
+            weft.select(op).wait(1)
+
+        def change(op=op):
+            op.map(lambda value: value)
+
+        together(*(lambda use=use: attempt(use) for use in (wait, select, change, wait)))
+        performed = [use for use in done if use is not change]
+        assert len(performed) <= 1
+        assert len(ch) == len(performed)
+        if not performed:  # each of them came while it was being mapped
+            op.wait(1)
+
+
+def test_a_snapshot_may_be_taken_while_operations_come_and_go(switching):
+    stop = threading.Event()
+
+    async def talk():
+        a, b = weft.Channel(), weft.Channel()
+
+        async def echo():
+            async for value in a:
+                await b.send(value)
+
+        task = asyncio.ensure_future(echo())
+        while not stop.is_set():
+            await a.send(1)
+            await weft.select(b.recv(), weft.after(60))
+        a.close()
+        await task
+
+    def look():
+        try:
+            for _ in range(15):
+                str(weft.snapshot())
+        finally:
+            stop.set()
+
+    together(lambda: asyncio.run(talk()), lambda: asyncio.run(talk()), look)
+
+
+def test_a_channel_that_becomes_shared_while_threads_use_it_loses_nothing(switching):
+    """What is put in after the look whether it is shared must be fit for other places all the same."""
+    for n in range(60):
+        ch = weft.Channel(n % 4)
+        other = weft.Channel(1)
+        taken = [[] for _ in range(3)]
+
+        def sends(m, ch=ch, other=other):
+            for k in range(0, 40, 2):
+                ch.send([m, k]).wait()
+                weft.select(ch.send([m, k + 1]), other.recv()).wait()
+
+        def receives(mine, ch=ch, other=other):
+            for k in range(40):
+                if k % 2:
+                    mine.append(ch.recv().wait())
+                else:
+                    mine.append(weft.select(ch.recv(), other.recv()).wait().value)
+
+        def takes_turns(mine, ch=ch):
+            ready = weft.selecting(ch)
+            for _ in range(40):
+                mine.append(next(ready).value)
+
+        def share(ch=ch):
+            weft._weft._share(ch)
+
+        together(
+            *(lambda m=m, sends=sends: sends(m) for m in range(3)),
+            lambda receives=receives, taken=taken: receives(taken[0]),
+            lambda receives=receives, taken=taken: receives(taken[1]),
+            lambda takes_turns=takes_turns, taken=taken: takes_turns(taken[2]),
+            share,
+            share,
+        )
+        got = sorted(tuple(value) for mine in taken for value in mine)
+        assert got == sorted((m, k) for m in range(3) for k in range(40))
+
+
+def test_schedulers_that_threads_add_at_once_are_all_there(python):
+    out = python(
+        """
+        import threading
+        import weft
+        from weft import lowlevel
+
+        asked = set()
+
+        def scheduler(n):
+            def identify():
+                asked.add(n)
+
+            return identify
+
+        def adds(n):
+            start.wait()
+            for k in range(5):
+                lowlevel.add_scheduler(scheduler((n, k)), wait=lambda op, timeout: None)
+                weft.Channel(1).send(1).wait()
+
+        start = threading.Barrier(8)
+        threads = [threading.Thread(target=adds, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        try:
+            weft.Channel().recv().wait(0.001)
+        except TimeoutError:
+            pass
+        print(len(asked))
+        """
+    )
+    assert out == "40\n"
