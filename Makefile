@@ -24,10 +24,10 @@ export PYO3_PYTHON := $(CURDIR)/$(venv)/python
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint bench bench-cores plots wheel matrix stress storms compat loom shuttle miri fuzz bench-rust clean FORCE
+.PHONY: help build demo test lint free-threading bench bench-cores plots wheel matrix stress storms compat loom shuttle miri fuzz bench-rust clean FORCE
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-11s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
 
 build: .venv/.built ## compile (release) and install into .venv; PYTHON=/path/to/python3 chooses the interpreter
 
@@ -41,11 +41,19 @@ test: build .venv/.test ## all tests: Rust, doctests, then pytest; ARGS='-k sele
 lint: build .venv/.lint .venv/.test ## formats, clippy, ruff, mypy, pyright, rustdoc: no warning passes
 	cargo fmt --all --check
 	cargo clippy $(locked) --workspace --all-targets -- -D warnings
+	@# Once more as for a build of CPython without a GIL, which is described in that file: none need be installed.
+	PYO3_CONFIG_FILE=$(CURDIR)/scripts/free-threaded.cfg \
+		cargo clippy $(locked) -p weft-python --target-dir target/free-threaded -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(locked) --workspace --no-deps
 	$(venv)/ruff check
 	$(venv)/ruff format --check
 	$(venv)/mypy
 	$(venv)/pyright
+
+free-threading: .venv/.build .venv/.test ## what weft does in builds without a GIL, tested on an interpreter that has one (3.13 or later)
+	@rm -f .venv/.built
+	$(venv)/maturin develop --release $(locked) -- --cfg Py_GIL_DISABLED
+	$(venv)/python -m pytest $(ARGS)
 
 bench: build .venv/.bench ## weft beside its rivals; see benches/README.md
 	$(venv)/python benches/run.py $(ARGS)
