@@ -206,17 +206,19 @@ impl Waiter {
         Ok(old)
     }
 
-    /// What the waker given to [`arm`](Self::arm) carries, if it was made with this table and the offer is open.
-    pub fn data_of(&self, table: &'static RawWakerVTable) -> Option<*const ()> {
+    /// Looks at what the waker given to [`arm`](Self::arm) carries, if it was made with this table and the offer is open. The offer is held
+    /// meanwhile, so that whatever the waker stands for is still there: a few instructions, nothing foreign.
+    pub fn with_data<R>(&self, table: &'static RawWakerVTable, look: impl FnOnce(*const ()) -> R) -> Option<R> {
         if !self.hold() {
             return None;
         }
-        // SAFETY: invariant 1: we hold the offer. Nothing foreign runs.
+        // SAFETY: invariant 1: we hold the offer.
         let data = self.wake.with(|wake| unsafe {
             (*wake).as_ref().filter(|wake| std::ptr::eq(wake.vtable(), table)).map(Waker::data)
         });
+        let seen = data.map(look);
         self.let_go();
-        data
+        seen
     }
 
     /// Makes sure that `waker` is the one to be called; nothing is cloned when it is already. `false`: the offer is no longer open.

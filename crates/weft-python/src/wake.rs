@@ -9,7 +9,7 @@ use std::task::{RawWaker, RawWakerVTable, Waker};
 use weft_core::chan::Wakes;
 use weft_core::waiter::Waiter;
 
-use crate::ffi::{PyObject, c};
+use crate::ffi::{Owned, c};
 use crate::op::OpObject;
 use crate::value::Value;
 
@@ -82,6 +82,7 @@ fn wake(waker: Waker) -> Option<Value> {
 }
 
 /// The operation that waits with this waiter, unless it has a bell.
-pub fn behind(waiter: &Waiter) -> Option<*mut PyObject> {
-    waiter.data_of(&TABLE).map(|op| op.cast_mut().cast())
+pub fn behind(waiter: &Waiter) -> Option<Owned> {
+    // SAFETY: as long as the offer is open its waker stands for a reference, and it is held open here.
+    waiter.with_data(&TABLE, |op| unsafe { Owned::from_borrowed(op.cast_mut().cast()) })
 }

@@ -376,10 +376,7 @@ fn turn_over(channel: &ChannelObject) -> Py<Option<RemoteCause>> {
     let mut parked = Vec::new();
     channel.chan.waiters(|waiter| {
         // SAFETY: what is parked is alive.
-        if let Some(op) = wake::behind(unsafe { waiter.as_ref() }) {
-            // SAFETY: as above.
-            parked.push(unsafe { Owned::from_borrowed(op) });
-        }
+        parked.extend(wake::behind(unsafe { waiter.as_ref() }));
     });
     for op in &parked {
         // SAFETY: an operation, held.
