@@ -399,7 +399,9 @@ def test_a_small_view_arrives(there):
     assert bytes(back) == b"small"
 
 
-@pytest.mark.skipif(not weft._weft._steps_tasks, reason="without a GIL a count of one is no proof that nobody else holds it")
+@pytest.mark.skipif(
+    not weft._weft._steps_tasks, reason="without a GIL a count of one is no proof that nobody else holds it"
+)
 def test_a_large_bytes_that_nobody_else_holds_is_moved(swap):
     tx, rx = swap
     big = os.urandom(PAGE)

@@ -227,7 +227,7 @@ def test_loops_in_many_threads_share_everything(switching):
 def test_two_discards_of_one_case_are_as_good_as_one(switching):
     for _ in range(300):
         ready = weft.selecting(a=weft.Channel(1))
-        together(*(lambda: ready.discard("a") for _ in range(3)))
+        together(*(lambda ready=ready: ready.discard("a") for _ in range(3)))
         assert len(ready) == 0
         ready.add("a", weft.Channel(1))
 
@@ -254,9 +254,10 @@ def test_a_standing_select_that_only_looks_is_not_woken_later_by_whom_it_met(swi
     for n in range(400):
         channels = [weft.Channel(1) for _ in range(3)]
         last = weft.Channel(1)
+        ready = weft.selecting(*channels, last)
         taken = []
 
-        def takes(ready=weft.selecting(*channels, last), taken=taken):
+        def takes(ready=ready, taken=taken):
             for _, value in ready:
                 taken.append(value)
 
