@@ -537,6 +537,26 @@ def moves_a_channel_of_a_selecting(out):
     return [first, next(events)]
 
 
+def moves_a_channel_of_a_selecting_that_was_met(out):
+    """One channel has handed a value over, and another is sent away before the consumer, a task, has run."""
+
+    async def main():
+        met, moved = weft.Channel(), weft.Channel(1)
+        events = weft.selecting(met, moved)
+
+        async def consume():
+            return [await anext(events), await anext(events)]
+
+        consumer = asyncio.ensure_future(consume())
+        while not met.statistics().parked_receivers:
+            await asyncio.sleep(0)
+        met.send_nowait("met")
+        out.send_nowait(moved)
+        return await consumer
+
+    return asyncio.run(main())
+
+
 def shares_one_channel_in_threads(out, rounds):
     """Each of two threads sends the same channel away, at once, which holds a value and was closed with a reason."""
     for n in range(rounds):

@@ -1293,6 +1293,14 @@ def test_a_selecting_whose_channel_was_sent_away_goes_on():
         assert process.join().wait(LIMIT) == [(0, "early"), (0, "late")]
 
 
+def test_what_a_selecting_was_handed_before_a_channel_of_it_was_sent_away_is_not_lost():
+    out = weft.Channel(1)
+    with weft.Group() as group:
+        process = group.spawn(kin.moves_a_channel_of_a_selecting_that_was_met, out, on="process")
+        out.recv().wait(LIMIT).send("late").wait(LIMIT)
+        assert process.join().wait(LIMIT) == [(0, "met"), (1, "late")]
+
+
 def test_two_threads_that_send_one_channel_away_move_it_once():
     out = weft.Channel()
     with weft.Group() as group:

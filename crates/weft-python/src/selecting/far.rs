@@ -17,7 +17,7 @@ use std::task::Waker;
 
 use weft_core::chan::{End, Outcome};
 use weft_core::select::Policy;
-use weft_core::selecting::Key;
+use weft_core::selecting::{Key, Next};
 use weft_link::{Action, Answer, Case, Client, Completion, Decided, Operation, Parcel, SubmitError};
 
 use super::{Event, Inner, SelectingObject, forget, name};
@@ -141,22 +141,39 @@ impl SelectingObject {
         // SAFETY: channels and receivers, which the registrations hold, or `sources` does; here and below.
         let is_remote = |source: &Owned| unsafe { Via::of(source.as_ptr()) }.channel.remote().is_some();
         loop {
-            let sources: Vec<Owned> = {
+            let mut gone = None;
+            let (sources, keys): (Vec<Owned>, Owned) = {
                 let mut inner = self.inner();
                 let inner = &mut *inner;
                 if inner.far.is_none() && !inner.cases.iter().flatten().any(|(_, source, _)| is_remote(source)) {
                     return Ok(false);
                 }
+                // Whoever has just been woken may have been handed something here.
+                match inner.core.take_met() {
+                    Some(Next::Value(key, value)) => inner.event = Some(Event::Value(key, value)),
+                    Some(Next::Left(key, end, chan)) => {
+                        if let Some((case, source, key)) = inner.cases[key as usize].take() {
+                            gone = Some((case.clone(), source.clone(), key));
+                            if end == End::Poisoned || chan.end().1.is_some() {
+                                inner.event = Some(Event::Left(case, source, end));
+                            }
+                        }
+                    }
+                    _ => {}
+                }
                 let far = inner.far.get_or_insert_with(|| Far::new(client));
                 for (_, _, key) in inner.cases.iter().flatten() {
-                    // Nobody waits, so that it was handed nothing.
+                    // Nobody waits, and what was handed over was taken out.
                     if inner.core.discard_key(*key).is_some() {
                         far.order.push(key.place());
                     }
                 }
                 let sources = inner.cases.iter().flatten().map(|(_, source, _)| source);
-                sources.filter(|source| !is_remote(source)).cloned().collect()
+                (sources.filter(|source| !is_remote(source)).cloned().collect(), inner.keys.clone())
             };
+            if let Some((case, _source, key)) = gone {
+                forget(&keys, &case, key);
+            }
             if sources.is_empty() {
                 return Ok(true);
             }
