@@ -723,7 +723,8 @@ impl OpObject {
         }
     }
 
-    /// One look at all leaves, parking them if told to; `remote`: all that are not outside are the root's. `true`: decided. `None`: a channel may have become shared since `seen`.
+    /// One look at all leaves, parking them if told to; `remote`: all that are not outside are the root's. `true`: decided.
+    /// `None`: a channel may have become shared since `seen`.
     fn attempt(&self, leaves: &[*mut OpObject], park: bool, remote: bool, seen: Seen) -> Py<Option<bool>> {
         let policy = match self.extra() {
             Extra::Select(select) => select.policy,

@@ -354,8 +354,8 @@ fn move_to_root(
     Ok(shared)
 }
 
-/// Where threads run at the same time another one may have used the channel here after it was emptied, as it could not know better yet. What it has put in
-/// comes before all that is sent from now on. Afterwards nobody begins to wait here any more.
+/// Where threads run at the same time another one may have used the channel here after it was emptied, as it could not know better yet. What it
+/// has put in comes before all that is sent from now on. Afterwards nobody begins to wait here any more.
 #[cfg(Py_GIL_DISABLED)]
 #[cold]
 fn gather_the_late(channel: &ChannelObject, client: &'static weft_link::Client, id: weft_link::ChannelId) {

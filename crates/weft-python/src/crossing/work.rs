@@ -11,6 +11,7 @@
 //! four in one order (`SeqCst`). At work nothing is called that may run Python code or wait for the interpreter, so the wait is for a few instructions.
 //!
 //! An operation on one channel is at work on that; what has several (a select, a `selecting`) is at work in the place, for all of them.
+//! So is one on a barrier, which moves to the root in the same way.
 
 #[cfg(not(Py_GIL_DISABLED))]
 use std::marker::PhantomData;
