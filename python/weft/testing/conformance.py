@@ -24,7 +24,9 @@ weft itself keeps its laws is the business of its own tests; here the question i
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Sequence
@@ -158,8 +160,13 @@ class Law:
 
 
 def _where(thread: threading.Thread) -> str:
-    frame = sys._current_frames().get(thread.ident or 0)
-    return "" if frame is None else "It stands here:\n" + "".join(traceback.format_stack(frame)[-6:])
+    # Not by `sys._current_frames()`: it makes objects of what other interpreters execute, too, which these free as if they were theirs.
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        threads = file.read().split("\n\n")
+    stack = next((told for told in threads if f"{thread.ident or 0:x} " in told.partition("(")[0]), "")
+    return stack and "It stands here, the last call first:\n" + "\n".join(stack.splitlines()[1:7])
 
 
 def laws(*numbers: str) -> list[Law]:
