@@ -152,7 +152,8 @@ def local() -> PlaceSnapshot:
     processes: list[ProcessSnapshot] = []
     channels: list[Statistics] = []
     waiting: list[Waiting] = []
-    task_type = getattr(_weft, "Task", ())
+    task_type, home_type = getattr(_weft, "Task", ()), getattr(_weft, "_Home", ())
+    tasks: list[Any] = []
     for found in gc.get_objects():
         kind = _kind_of(found)  # not `isinstance`: that would ask objects that only stand for others
         if issubclass(kind, Channel):
@@ -170,9 +171,12 @@ def local() -> PlaceSnapshot:
             if not found.done and found.name != _OWN_JOB:
                 processes.append(ProcessSnapshot(found.name, found._place, found._spawned_at()))
         elif task_type and issubclass(kind, task_type):
-            task = found
-            if not task.done():
-                processes.append(ProcessSnapshot(task.get_name(), "task", task._spawned_at()))
+            tasks.append(found)
+        elif home_type and issubclass(kind, home_type):
+            tasks += [task for task in found._tasks() if not gc.is_tracked(task)]  # of a burst: see `hide` in task.rs
+    for task in tasks:
+        if not task.done():
+            processes.append(ProcessSnapshot(task.get_name(), "task", task._spawned_at()))
     name = f"{sys.implementation.name} in process {os.getpid()}"
     return PlaceSnapshot(name, processes, channels, waiting, [])
 

@@ -26,6 +26,9 @@ use crate::origin::Origin;
 use crate::state::{Ref, State};
 use crate::task::TaskObject;
 
+/// In a group with more processes than this, those that have not begun are hidden from the collector.
+const SEEN: usize = 1024;
+
 /// `weft._weft._Group`.
 #[repr(C)]
 pub struct GroupObject {
@@ -114,15 +117,24 @@ impl GroupObject {
         let task = self.unbegun.get();
         // SAFETY: null, or a live task of the list.
         unsafe {
-            self.unbegun.set(task.as_ref()?.after.get());
+            let begins = task.as_ref()?;
+            self.unbegun.set(begins.after.get());
+            begins.show();
             Some(Owned::from_borrowed(task.cast()))
         }
+    }
+
+    /// Of a task that was spawned now: what runs meanwhile may have closed the loop, which begins nothing then, or have spawned others.
+    #[inline]
+    fn has_not_begun(&self, task: &TaskObject) -> bool {
+        ptr::eq(self.last.get(), task) && !self.unbegun.get().is_null()
     }
 
     /// Forgets a task, and gives back the reference. The task remembers the home.
     pub fn unlink(&self, task: &TaskObject) -> Owned {
         if ptr::eq(self.unbegun.get(), task) {
             self.unbegun.set(task.after.get());
+            task.show();
         }
         let (before, after) = (task.before.replace(ptr::null_mut()), task.after.replace(ptr::null_mut()));
         // SAFETY: live tasks of this list, with a reference each.
@@ -240,6 +252,9 @@ impl GroupObject {
                 this.discard();
                 drop(task);
                 return Err(ffi::runtime_error("Event loop is closed"));
+            }
+            if self.count.get() > SEEN && self.has_not_begun(this) {
+                this.hide(&process);
             }
             if !self.open.load(Ordering::Relaxed) {
                 // Something that ran meanwhile, a finalizer or a signal handler, has cancelled the group.

@@ -27,10 +27,13 @@ impl HandleObject {
         unsafe { &*object.cast() }
     }
 
-    fn task(&self) -> Py<&TaskObject> {
+    fn held(&self) -> Option<&TaskObject> {
         // SAFETY: null, or a task that we hold.
         unsafe { self.task.get().cast::<TaskObject>().as_ref() }
-            .ok_or_else(|| ffi::runtime_error("the process is being collected as garbage"))
+    }
+
+    fn task(&self) -> Py<&TaskObject> {
+        self.held().ok_or_else(|| ffi::runtime_error("the process is being collected as garbage"))
     }
 }
 
@@ -89,7 +92,11 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: the last reference is gone.
     unsafe {
         c::PyObject_GC_UnTrack(slf.cast());
-        ffi::drop_contents(ffi::taken(&HandleObject::of(slf).task));
+        let this = HandleObject::of(slf);
+        if let Some(task) = this.held() {
+            task.forget_handle();
+        }
+        ffi::drop_contents(ffi::taken(&this.task));
         ffi::free(slf);
     }
 }

@@ -7,6 +7,7 @@
 //!   1. It is queued in its home, once: to begin, after a bare `yield`, or with the operation that was decided.
 //!   2. `content` is an operation that is parked, whose `callback` is this task.
 //!   3. `content` is another future, which calls `_wakeup` when it is done.
+//!   4. It has not begun and is hidden from the collector (`hide`), with its coroutine and its handle; `content` is that handle, not held.
 //!
 //! asyncio knows the task by its documented hooks for tasks of other types: it is the current task while it is stepped, and one that no group lists
 //! is registered while it is not done (those of groups: `weft._asyncio`). Source: CPython, Lib/asyncio/tasks.py, for what a step does.
@@ -55,7 +56,7 @@ pub struct TaskObject {
     coroutine: Cell<*mut PyObject>,
     /// Its context; or a `Rare`, owned by the task, which has that then.
     more: Cell<*mut PyObject>,
-    /// While it is not done what the coroutine waits for, then what it returned or raised.
+    /// While it is not done what the coroutine waits for (of one that is hidden: see `hide`), then what it returned or raised.
     content: Cell<*mut PyObject>,
     /// The group that counts the task among its own while it is not done (not held: a group that ends forgets its tasks), else the home.
     place: Cell<*mut PyObject>,
@@ -380,7 +381,7 @@ impl TaskObject {
 
     /// What the coroutine waits for, or null.
     fn waits_for(&self) -> *mut PyObject {
-        if self.is_done() { ptr::null_mut() } else { self.content.get() }
+        if self.is_done() || self.is_hidden() { ptr::null_mut() } else { self.content.get() }
     }
 
     /// What it returned or raised, or null.
@@ -451,6 +452,52 @@ impl TaskObject {
         }
     }
 
+    /// The collector is to look neither at a task that has just been queued to begin, nor at its coroutine and its handle, until `show`. It is no
+    /// garbage as long as its home has it in the queue, and with a million of them, looking again and again is what most of the time would go into.
+    /// A loop that is closed lets go of its queue, which shows them.
+    ///
+    /// # Safety
+    /// Its group's, not begun, and nobody but the group and the handle has had it.
+    #[cold]
+    pub unsafe fn hide(&self, handle: &Owned) {
+        // SAFETY: the caller's promise: live objects, and tracked. The handle takes itself out when it goes.
+        unsafe {
+            c::PyObject_GC_UnTrack(self.coroutine.get().cast());
+            c::PyObject_GC_UnTrack(handle.as_ptr().cast());
+            c::PyObject_GC_UnTrack(self.as_ptr().cast());
+        }
+        self.content.set(handle.as_ptr());
+    }
+
+    /// Before it begins, or is forgotten by its group: the deallocator of a coroutine relies on its being tracked.
+    #[inline]
+    pub fn show(&self) {
+        if self.is_hidden() {
+            let handle = self.content.replace(ptr::null_mut());
+            // SAFETY: what `hide` has untracked: held by this task, which the caller has, and a handle that has not gone.
+            unsafe {
+                c::PyObject_GC_Track(self.as_ptr().cast());
+                c::PyObject_GC_Track(self.coroutine.get().cast());
+                if !handle.is_null() {
+                    c::PyObject_GC_Track(handle.cast());
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn is_hidden(&self) -> bool {
+        // SAFETY: a live object of ours.
+        unsafe { c::PyObject_GC_IsTracked(self.as_ptr()) == 0 }
+    }
+
+    /// The handle goes.
+    pub fn forget_handle(&self) {
+        if self.is_hidden() {
+            self.content.set(ptr::null_mut());
+        }
+    }
+
     /// It could not be queued: nobody will step it.
     pub fn discard(&self) {
         self.set_reported(false);
@@ -478,8 +525,9 @@ impl TaskObject {
         // SAFETY: a live object of ours.
         let state = unsafe { State::of(self.as_ptr()) };
         self.requests.set(self.requests.get().saturating_add(1));
+        let waits_for = self.waits_for();
         // SAFETY: null or alive.
-        if let Some(waits_for) = (!self.content.get().is_null()).then(|| shown(self.content.get())) {
+        if let Some(waits_for) = unsafe { (!waits_for.is_null()).then(|| Owned::from_borrowed(waits_for)) } {
             let met = if state.is(waits_for.as_ptr(), Ref::Op) {
                 // SAFETY: just tested.
                 unsafe { OpObject::of(waits_for.as_ptr()) }.cancel_wait(message.clone())
@@ -1362,7 +1410,9 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         };
         see(c::Py_TYPE(slf).cast());
         see(this.coroutine.get());
-        see(this.content.get());
+        if !this.is_hidden() {
+            see(this.content.get());
+        }
         if !this.is(GROUPED) {
             see(this.place.get());
         }
