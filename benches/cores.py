@@ -90,6 +90,7 @@ ROWS = {
         Row("`Channel()`, rendezvous", "weft-0", 10_000, microseconds, ("p50", "p90")),
         Row("`Channel(1)`", "weft-1", 10_000, microseconds, ("p50", "p90")),
         Row("`Channel(8)`", "weft-8", 10_000, microseconds, ("p50", "p90")),
+        Row("`Channel()`, both spin", "weft-spin", 10_000, microseconds, ("p50", "p90")),
         Row("`multiprocessing.Queue`", "queue", 10_000, microseconds, ("p50", "p90")),
     ],
     "small": [

@@ -1,7 +1,7 @@
 """One interpreter for one measurement of cores.py: `python -m benches.cores_child MEASUREMENT OPTION N [--cpu 0]`.
 
     echo     weft-0, weft-1, weft-spin, queue, queue-busy     N round trips to another interpreter
-    across   weft-0, weft-1, weft-8, socket, queue            N round trips to another process
+    across   weft-0, weft-1, weft-8, weft-spin, socket, queue    N round trips to another process
     small    ints, ints-many, tuples, tuples-many, queue      N values to another interpreter, buffered
     large    bytes, memoryview, pickle-bytes, pickle-array    N blocks to another interpreter, or pickled and back
     blocks   to, from, across, bytes, queue                   N blocks of 8 MiB between processes
@@ -164,9 +164,11 @@ def measure_across(option: str, n: int) -> dict[str, float]:
         there.put(None)
         child.join()
         return result
-    requests, answers = (weft.Channel[int](int(option.removeprefix("weft-"))) for _ in range(2))
+    capacity, spin = (0, SPIN) if option == "weft-spin" else (int(option.removeprefix("weft-")), 0.0)
+    requests, answers = weft.Channel[int](capacity), weft.Channel[int](capacity)
     with weft.Group() as group:
-        group.spawn(echo, requests.receiver(), answers.sender(), 0.0, on="process")
+        group.spawn(echo, requests.receiver(), answers.sender(), spin, on="process")
+        weft.lowlevel.spin(spin)
         with requests.sender() as out, answers.receiver() as into:
             return round_trips(lambda i: out.send(i).wait(), lambda: into.recv().wait(), n)
 

@@ -28,8 +28,16 @@ def pool():
         pool.cancel()
 
 
+@pytest.fixture(params=[0, 0.001], ids=["sleeping", "spinning"])
+def spinning(request):
+    """For how long this thread spins."""
+    weft.lowlevel.spin(request.param)
+    yield request.param
+    weft.lowlevel.spin(0)
+
+
 @pytest.fixture
-def echoes(pool):
+def echoes(pool, spinning):
     """Pairs of channels, of each of which another process returns what it gets; two processes in turn."""
     pairs = [(weft.Channel(number % 3), weft.Channel(number % 3)) for number in range(6)]
     with weft.Group() as group:
@@ -40,12 +48,13 @@ def echoes(pool):
             there.close()
 
 
-def test_all_who_wait_are_served_whoever_reads(echoes):
+def test_all_who_wait_are_served_whoever_reads(echoes, spinning):
     """Each waits for its own: now and then the one that reads is not the one that is answered."""
     processes = []
     for number, (spawn, there, back) in enumerate(echoes):
 
         def talk(seed=number, there=there, back=back):
+            weft.lowlevel.spin(spinning)
             dice = random.Random(seed)
             for value in range(300):
                 there.send(value).wait(LIMIT)
@@ -126,7 +135,7 @@ def test_a_signal_interrupts_a_wait_and_the_link_goes_on():
         process.kill()
 
 
-def test_a_thread_that_reads_is_told_of_a_death():
+def test_a_thread_that_reads_is_told_of_a_death(spinning):
     with pytest.raises(BaseExceptionGroup) as failed, weft.Group() as group:
         ch, started = weft.Channel(1), weft.Channel(1)
         group.spawn(kin.pours, ch.sender(), started, on="process")
@@ -138,6 +147,28 @@ def test_a_thread_that_reads_is_told_of_a_death():
             while True:
                 ch.recv().wait(LIMIT)
     assert failed.group_contains(weft.PeerDied)
+
+
+def test_who_has_waited_again_and_again_and_then_does_something_else_keeps_nobody_waiting(echoes):
+    """What comes for others is left to who was so quick to come back, for a moment only."""
+    (_, there, back), (_, elsewhere, answers) = echoes[0], echoes[2]  # of one process
+    heard = []
+    for value in range(50):
+        for again in range(20):
+            there.send(again).wait(LIMIT)
+            assert back.recv().wait(LIMIT) == again
+
+        def ask(value=value):
+            elsewhere.send(value).wait(LIMIT)
+            heard.append(answers.recv().wait(LIMIT))
+
+        other = threading.Thread(target=ask)
+        other.start()
+        until = time.monotonic() + LIMIT
+        while len(heard) == value and time.monotonic() < until:
+            pass  # computes
+        other.join()
+    assert heard == list(range(50))
 
 
 def test_parties_of_one_child_are_all_served(pool):

@@ -110,15 +110,14 @@ impl Parker {
         notified
     }
 
-    /// Looks for a notice for a while, without sleeping. Without the interpreter.
-    fn spin(&self, duration: Duration) {
+    /// Looks for a notice for a while, without sleeping. `between` two looks something else is done, until it returns false. Without the interpreter.
+    fn spin(&self, duration: Duration, between: impl Fn() -> bool) {
+        if duration.is_zero() {
+            return;
+        }
         let start = Instant::now();
         // Relaxed: the sleep that follows takes the notice, and what comes with it.
-        while self.state.load(Ordering::Relaxed) == EMPTY && start.elapsed() < duration {
-            for _ in 0..SPINS_PER_LOOK {
-                std::hint::spin_loop();
-            }
-        }
+        while self.state.load(Ordering::Relaxed) == EMPTY && start.elapsed() < duration && between() {}
     }
 
     /// Sleeps until `unpark`, the deadline, or a signal; it is for the caller to look which. Without the interpreter.
@@ -291,15 +290,21 @@ pub fn wait(op: &OpObject, timeout: Option<f64>) -> Py<Owned> {
         unsafe {
             let thread = c::PyEval_SaveThread();
             if watched.is_empty() {
-                if !spins.is_zero() {
-                    parker.spin(spins);
-                }
                 match lead_of(op, &parker) {
-                    Some(lead) => match parker.sleep_leading(&lead, until) {
-                        true => RESTS.set((0, 1)),
-                        false => RESTS.set((RESTS.get().1, REST.min(RESTS.get().1 * 2))),
-                    },
-                    None => parker.sleep(until),
+                    Some(lead) => {
+                        parker.spin(spins, || lead.serve());
+                        match parker.sleep_leading(&lead, until) {
+                            true => RESTS.set((0, 1)),
+                            false => RESTS.set((RESTS.get().1, REST.min(RESTS.get().1 * 2))),
+                        }
+                    }
+                    None => {
+                        parker.spin(spins, || {
+                            (0..SPINS_PER_LOOK).for_each(|_| std::hint::spin_loop());
+                            true
+                        });
+                        parker.sleep(until);
+                    }
                 }
             } else {
                 parker.sleep_polling(&mut watched, until);

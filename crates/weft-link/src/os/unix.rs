@@ -19,8 +19,6 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 
-#[cfg(target_os = "linux")]
-use rustix::event::epoll;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -124,7 +122,12 @@ impl Socket {
         Ok(())
     }
 
-    /// Its descriptor.
+    #[cfg(target_os = "linux")]
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// The number of its descriptor.
     pub(crate) fn number(&self) -> i32 {
         self.0.as_raw_fd()
     }
@@ -133,36 +136,6 @@ impl Socket {
     pub(crate) fn shut_down(&self) {
         // It fails only when there is nothing to end any more.
         let _ = shutdown(&self.0, Shutdown::Both);
-    }
-}
-
-/// Where a thread waits for a socket, which others can pause.
-#[cfg(target_os = "linux")]
-pub(crate) struct Watch(OwnedFd);
-
-#[cfg(target_os = "linux")]
-impl Watch {
-    pub(crate) fn new(socket: &Socket) -> io::Result<Self> {
-        let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&watch, &socket.0, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
-        Ok(Self(watch))
-    }
-
-    /// Waits until there is something to read, unless it is paused, or the link is over.
-    pub(crate) fn wait(&self, _: &Socket) -> io::Result<()> {
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
-        retry_on_intr(|| epoll::wait(&self.0, &mut events, None))?;
-        Ok(())
-    }
-
-    /// What comes from now on wakes nobody who waits here.
-    pub(crate) fn pause(&self, socket: &Socket) -> io::Result<()> {
-        Ok(epoll::modify(&self.0, &socket.0, epoll::EventData::new_u64(0), epoll::EventFlags::empty())?)
-    }
-
-    /// What is there, or comes, wakes who waits here.
-    pub(crate) fn resume(&self, socket: &Socket) -> io::Result<()> {
-        Ok(epoll::modify(&self.0, &socket.0, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?)
     }
 }
 

@@ -222,13 +222,17 @@ impl OpObject {
         Ok(())
     }
 
-    /// Wakes whoever waits for this operation, taking over a reference to it; a value that nobody will take up goes back into its channel.
+    /// Wakes whoever waits for this operation, whose bell was rung, taking over a reference to it; a value that nobody will take up goes back into
+    /// its channel. A thread is awake already: that is its bell.
     ///
     /// # Safety
     /// As for [`wake`](Self::wake).
     pub unsafe fn wake_or_give_back(op: *mut Self) {
         // SAFETY: the caller's promise.
         unsafe {
+            if matches!((*op).asleep(), Asleep::Thread(_)) {
+                return drop(Owned::from_nullable(op.cast()));
+            }
             let held = Owned::from_borrowed(op.cast());
             if let Some(value) = Self::wake(op) {
                 let op = Self::of(held.as_ptr());
