@@ -13,6 +13,8 @@ from worlds import collect
 
 pytestmark = pytest.mark.skipif(not _task._steps_tasks, reason="here processes are asyncio's own tasks")
 
+never_awaited = pytest.mark.filterwarnings("ignore:coroutine 'returns' was never awaited")
+
 SEEN = 1024  # in group.rs
 BURST = SEEN + 500
 
@@ -139,8 +141,10 @@ def test_those_that_are_cancelled_before_they_begin_do_not_run(by):
     assert gone[0]() is None
 
 
+@never_awaited
 @pytest.mark.parametrize("keeps", ["the processes", "nothing", "a coroutine"])
-def test_those_of_a_closed_loop_are_known_again_and_are_collected(keeps):
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "dropped"])
+def test_those_of_a_loop_that_has_ended_are_known_again_and_are_collected(keeps, closes):
     kept, gone, groups = [], [], []
 
     def start(loop):
@@ -148,7 +152,7 @@ def test_those_of_a_closed_loop_are_known_again_and_are_collected(keeps):
             group = await weft.Group().__aenter__()
             groups.append(weakref.ref(group))
             for _ in range(BURST):
-                value = Value(group)
+                value = Value(group if closes else None)  # of an open loop that leads to it they would stay
                 value.process = group.spawn(returns, value)
                 gone.append(weakref.ref(value))
                 if keeps == "the processes":
@@ -156,21 +160,95 @@ def test_those_of_a_closed_loop_are_known_again_and_are_collected(keeps):
             assert is_hidden(value.process)
             if keeps == "a coroutine":
                 kept.append(value.process._task.get_coro())
+            loop.stop()  # after this turn, in whose next one they would begin
 
-        coroutine = spawn()
-        task = loop.create_task(coroutine)
-        task.add_done_callback(lambda task: loop.stop())
+        loop.create_task(spawn())
 
-    loop = asyncio.new_event_loop()  # closed after the turn in whose next one they would begin
+    loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda loop, context: None)  # that they were destroyed, pending
     loop.call_soon(start, loop)
     loop.run_forever()
-    loop.close()
+    if closes:
+        loop.close()
+        assert not any(map(is_hidden, kept if keeps == "the processes" else []))
+    else:
+        loop._selector.close()
+        loop._ssock.close(), loop._csock.close()
+        loop._selector = None
+        loop._closed = True  # it was not, but is not to complain
     del loop
-    assert not any(map(is_hidden, [it for it in kept if keeps == "the processes"]))
+    collect()
     if keeps == "a coroutine":
         kept[0].close()
     kept.clear()
     collect()
     collect()
     assert [ref for ref in gone + groups if ref() is not None] == []
+
+
+@never_awaited
+@pytest.mark.parametrize("while_it_is", ["told to weak references", "in a long row"])
+def test_a_process_that_is_forgotten_in_the_moment_in_which_its_loop_lets_go_of_it(while_it_is):
+    processes = []
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+
+    async def spawn():
+        group = await weft.Group().__aenter__()
+        for _ in range(20 * BURST):
+            processes.append(group.spawn(returns, None))
+        loop.stop()
+
+    class Link:
+        def __init__(self, process, further):
+            self.process, self.further = process, further
+
+    class Last:
+        def __del__(self):
+            loop.close()
+
+    loop.call_soon(lambda: loop.create_task(spawn()))
+    loop.run_forever()
+    assert is_hidden(processes[-1])
+    if while_it_is == "told to weak references":
+        watched = weakref.ref(processes[-1], lambda ref: loop.close())
+        processes.pop()
+        assert watched() is None
+    else:
+        row = Last()
+        while processes:
+            row = Link(processes.pop(), row)
+        del row
+    assert loop.is_closed()
+    gc.collect()
+    processes.clear()
+    gc.collect()
+
+
+@never_awaited
+def test_a_process_of_a_loop_that_is_gone_is_in_nobodys_way():
+    """asyncio asks each task that it knows for its loop, also when it looks for those of another one."""
+    processes = []
+
+    async def spawn():
+        group = await weft.Group().__aenter__()
+        processes.extend(group.spawn(returns, None) for _ in range(3))
+        loop.stop()
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    loop.call_soon(lambda: loop.create_task(spawn()))
+    loop.run_forever()
+    loop.close()
+    del loop, spawn
+    collect()
+    collect()
+    assert processes[0]._task.get_loop() is None
+
+    async def counts():
+        async with weft.Group() as group:
+            return group.spawn(returns, len(asyncio.all_tasks()))
+
+    assert asyncio.run(counts()).result() == 1
+    processes.clear()
+    collect()

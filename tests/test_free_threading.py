@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 import weft
-from worlds import LIMIT
+from worlds import LIMIT, needs
 
 FREE = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 free_threaded = pytest.mark.skipif(
@@ -330,6 +330,7 @@ def test_a_snapshot_may_be_taken_while_operations_come_and_go(switching):
     together(lambda: asyncio.run(talk()), lambda: asyncio.run(talk()), look)
 
 
+@needs("the extension")
 def test_a_channel_that_becomes_shared_while_threads_use_it_loses_nothing(switching):
     """What is put in after the look whether it is shared must be fit for other places all the same."""
     for n in range(60):

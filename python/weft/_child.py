@@ -11,7 +11,8 @@ import sys
 import threading
 
 from weft import _crossing, _weft
-from weft._worker import look_up_to, work, work_in_loop
+from weft._errors import Closed, PeerDied
+from weft._worker import leave_early, look_up_to, work, work_in_loop
 
 __all__ = ["main"]
 
@@ -27,6 +28,7 @@ def main(descriptor: int) -> None:
         orders, reports, program, with_loop = _weft._connect(descriptor)
     except OSError:
         os._exit(1)  # the root was gone before it began
+    threading._register_atexit(leave_early)  # type: ignore[attr-defined]
     _crossing.be_elsewhere(program)
     look_up_to(reports)
     watch = Watch()
@@ -57,7 +59,7 @@ class Watch:
         pass
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if error is not None:
+        if isinstance(error, Closed | PeerDied):
             self.lost = True
             end = threading.Timer(PATIENCE, os._exit, (1,))
             end.daemon = True

@@ -70,6 +70,20 @@ class RemoteTraceback(Exception):
         return f"\n{self.args[0]}"
 
 
+def in_words(error: BaseException) -> RemoteError:
+    """What stands for an error that cannot leave as it is."""
+    instead = RemoteError(f"{type(error).__qualname__}: {error}")
+    instead.__cause__ = RemoteTraceback(traceback_of(error) or repr(error))
+    return instead
+
+
+def unreadable(why: BaseException) -> RemoteError:
+    """What stands for an error that cannot be made again here."""
+    error = RemoteError(f"the reason could not be made again here: {why!r}")
+    error.__cause__ = why
+    return error
+
+
 def flatten(value: Any, whole: bool, inside: bool) -> tuple[Any, ...]:
     """An object in pieces: a kind and what `REBUILD` has for it. `whole`: a pickle, whatever it is. `inside`: it is a part of
     a value, which has to be pickled with it if the two may have other parts in common.

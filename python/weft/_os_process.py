@@ -47,8 +47,10 @@ __all__ = ["ChildProcess", "ProcessWorker", "death_of", "fulfil", "reason_agains
 
 T = TypeVar("T")
 
+# Until it has the path of the one that wants it, no module is to be found in the folder it stands in.
 _PROGRAM = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from weft._child import main; main(int(sys.argv[2]))"
+    "import sys; sys.path[:1] == [''] and sys.path.pop(0); import json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from weft._child import main; main(int(sys.argv[2]))"
 )
 
 _lock = threading.Condition()  # told when there is another one
@@ -89,18 +91,23 @@ class Life:
     Attributes:
         pid: its number; None: it was not started yet.
         status: what it ended with.
+        given_up: why the link to it was given up before its end, if it was.
         over: set when that is known.
     """
 
     def __init__(self) -> None:
         self.pid: int | None = None
         self.status: int | None = None
+        self.given_up: str | None = None
         self.over = threading.Event()
 
     def death(self) -> PeerDied:
         """What is told of its end."""
         self.over.wait(1)  # its socket has closed, so it is about to be there
-        return PeerDied(self.pid, self.status)
+        death = PeerDied(self.pid, self.status)
+        if self.given_up is not None:
+            death.add_note(f"The link to it had been given up: {self.given_up}")
+        return death
 
     def ends(self, peer: int, status: int) -> None:
         """It has."""
@@ -147,9 +154,14 @@ def _run(
             )
         life.pid = process.pid
         setting = (orders, reports, _crossing.main_file(), with_loop)
-        with _lock:  # it may be dead already, and who asks for its death then waits until it is known here
-            peer = _weft._add_peer(ours.detach(), setting)
-            _peers[peer] = life
+        try:
+            with _lock:  # it may be dead already, and who asks for its death then waits until it is known here
+                peer = _weft._add_peer(ours.detach(), setting)
+                _peers[peer] = life
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
     orders.close()
     reports.close()
     try:
@@ -157,6 +169,7 @@ def _run(
     finally:
         status = process.wait()
         _weft._disconnect(peer)
+        life.given_up = _weft._given_up(peer)
         life.ends(peer, status)
 
 
@@ -164,6 +177,8 @@ def fulfil(wish: Wish) -> None:
     """Start the process that another place asks for, in a thread, or ask for it in turn. It does not fail: who wants it is told."""
     orders, reports, fate, _ = wish
     try:
+        if reason := reason_against():
+            raise RuntimeError(reason)
         if _crossing.is_elsewhere():
             with orders, reports, fate:
                 _worker.ask(wish)
@@ -191,7 +206,7 @@ def _fulfil(orders: Receiver[Order], reports: Sender[Report], fate: Sender[News]
 
 
 def _tell(fate: Sender[News], news: News) -> None:
-    with suppress(Closed):  # who wanted it is gone
+    with suppress(Closed, PeerDied):  # who wanted it is gone
         fate.send_nowait(news)
 
 
@@ -211,7 +226,8 @@ class ProcessWorker(Worker):
             folder = os.getcwd()
         except OSError:
             folder = None  # it was removed
-        manner = (self._with_loop, sys.path, folder, dict(os.environ))
+        path = [entry for entry in sys.path if isinstance(entry, str)]  # the others are ignored by Python, too
+        manner = (self._with_loop, path, folder, dict(os.environ))
         if _crossing.is_elsewhere():
             self._have_run(orders, reports, manner)
         else:

@@ -24,9 +24,7 @@ def start_listening() -> None:
     first = not _crossing.is_elsewhere()
     thread = threading.Thread(target=_weft._listen, name="weft listening", daemon=first)
     if first:
-        atexit.register(_stop_listening, thread)
-    else:
-        threading._register_atexit(_weft._leave)  # type: ignore[attr-defined]
+        atexit.register(_stop_listening, thread)  # elsewhere it is told by `_worker.leave_early`
     thread.start()
 
 

@@ -19,7 +19,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, TypeVarTuple, overload
 
 from weft._entry import is_async, reject_coroutine
-from weft._errors import Closed
+from weft._errors import Closed, PeerDied
 from weft._group import Group, function_name
 from weft._weft import Channel
 from weft._worker import ENDED, FAILED, tell_error
@@ -414,7 +414,7 @@ async def _feed_async(
 
 
 def _tell(results: Sender[Any], error: BaseException) -> None:
-    with suppress(Closed):  # nobody is there to be told
+    with suppress(Closed, PeerDied):  # nobody is there to be told
         tell_error(lambda error: results.send_nowait((-1, FAILED, error)), error)
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from weft import _crossing, _weft
 from weft._entry import is_async
-from weft._errors import Closed, PeerDied, RemoteError
+from weft._errors import Closed, PeerDied
 from weft._group import Group
 from weft._thread import ThreadProcess
 
@@ -49,6 +49,7 @@ __all__ = [
     "Reporter",
     "ask",
     "can_ask",
+    "leave_early",
     "look_up_to",
     "main",
     "tell_error",
@@ -83,7 +84,7 @@ def ask(wish: object) -> None:
     try:
         assert _upwards is not None
         _upwards.send_nowait((0, ASKED, wish))
-    except Closed:
+    except (Closed, PeerDied):
         raise RuntimeError("this place of the program is about to end: it starts no process any more") from None
 
 
@@ -125,7 +126,7 @@ class Reporter:
 
     def tell(self, value: object = None, error: BaseException | None = None, *, cancelled: bool = False) -> None:
         """Called once. A value that cannot leave is an error of the job."""
-        with suppress(Closed), self._reports:  # else who ordered it is gone
+        with suppress(Closed, PeerDied), self._reports:  # else who ordered it is gone
             if cancelled:
                 self._send(CANCELLED, None)
                 return
@@ -146,9 +147,7 @@ def tell_error(tell: Callable[[BaseException], None], error: BaseException) -> N
     try:
         tell(error)
     except Exception:
-        instead = RemoteError(f"{type(error).__qualname__}: {error}")
-        instead.__cause__ = _crossing.RemoteTraceback(_crossing.traceback_of(error) or repr(error))
-        tell(instead)
+        tell(_crossing.in_words(error))
 
 
 def main(setting: Setting) -> None:
@@ -161,6 +160,7 @@ def main(setting: Setting) -> None:
     """
     orders, reports, program, with_loop = setting
     atexit.register(_weft._leave)
+    threading._register_atexit(leave_early)  # type: ignore[attr-defined]
     _crossing.be_elsewhere(program)
     look_up_to(reports)
     over = threading.Lock()
@@ -169,6 +169,13 @@ def main(setting: Setting) -> None:
     threading.Thread(target=_until_over, args=(target, orders, reports, over), name="weft worker", daemon=False).start()
     del setting, orders, reports  # the ends are the worker's
     over.acquire()
+
+
+def leave_early() -> None:
+    """The interpreter is about to end, and its workers have, as the last called are those who were registered first. A thread
+    that listens for other places has to be told before it is waited for."""
+    if "weft._places" in sys.modules:
+        _weft._leave()
 
 
 def _until_over(
@@ -248,7 +255,16 @@ class Jobs:
             reporter.tell(error=error)
             return
         del job
-        for ended in [number for number, (process, _) in self._running.items() if process.done]:
+        try:
+            self._start(number, name, function, arguments, reporter)
+        except Exception as error:  # no thread for it, say: of the worker's jobs it is this one that fails
+            self._running.pop(number, None)
+            reporter.tell(error=error)
+
+    def _start(
+        self, number: int, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], reporter: Reporter
+    ) -> None:
+        for ended in [ended for ended, (process, _) in self._running.items() if process.done]:
             del self._running[ended]
         if self._with_loop and is_async(function):
             self._running[number] = self._group.spawn(_job, function, arguments, reporter, name=name), reporter

@@ -19,7 +19,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from weft import _crossing, _weft
-from weft._errors import Closed, NoReceivers, PeerDied, RemoteError
+from weft._errors import Closed, ForkedChannelError, NoReceivers, PeerDied, RemoteError
 from weft._process import PlacedProcess
 from weft._weft import Channel
 from weft._worker import ASKED, CANCELLED, ENDED, FAILED, work_in_loop
@@ -81,6 +81,10 @@ def _end_all() -> None:
         for process in worker.processes():
             process._abort_if_forsaken()
         worker.end()
+    if _crossing.is_elsewhere():
+        for worker in workers:
+            # It reports over channels, which its place is about to leave. (`join` would make a `Thread` object for this one.)
+            worker._heard_all.wait()
 
 
 def end_in_order() -> None:
@@ -135,6 +139,7 @@ class Worker:
         self._jobs: dict[int, Outcome] = {}
         self._broken: BaseException | None = None
         self._over = False
+        self._heard_all = threading.Event()
         self._threads: list[threading.Thread] = []
         orders = Channel["Order"].unbounded(name=f"{OWN} {self._kind}: orders")
         reports = Channel["Report"].unbounded(name=f"{OWN} {self._kind}: reports")
@@ -155,6 +160,7 @@ class Worker:
                 self._threads.append(thread)
         except BaseException:
             self.end()
+            self._heard_all.set()
             _delist(self)
             raise
 
@@ -202,6 +208,7 @@ class Worker:
             left, self._jobs = self._jobs, {}
         for process in left.values():
             process._finish(error=self._end_of_job())
+        self._heard_all.set()
 
     def _know_why(self) -> None:
         """Wait until it is known why it has ended, which is about to be."""
@@ -268,7 +275,8 @@ class Worker:
         with self._lock:
             known = number in self._jobs and not self._over
         if known:
-            with suppress(Closed):  # it has just ended
+            # It has just ended, or this process has lost the root, or was forked from the one that it works for.
+            with suppress(Closed, PeerDied, ForkedChannelError):
                 self._orders.send_nowait(number)
 
     @property

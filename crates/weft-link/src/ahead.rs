@@ -146,6 +146,17 @@ impl Ahead {
         drop(old);
     }
 
+    /// What was lent is not taken: it is received anew.
+    pub(crate) fn forgo(&self) {
+        let old = {
+            let mut state = self.state();
+            state.lent = None;
+            std::mem::take(&mut state.values)
+        };
+        self.may_recv.store(false, Ordering::Relaxed);
+        drop(old);
+    }
+
     /// The root is gone: nothing is promised or lent.
     pub(crate) fn end(&self) {
         let old = std::mem::take(&mut *self.state());

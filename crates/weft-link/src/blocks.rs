@@ -184,18 +184,24 @@ impl Blocks {
         }
     }
 
-    /// A block that the peer has not passed before.
+    /// A block that the peer has not passed before; or its bytes, when it cannot be had.
     pub(crate) fn borrow_new(
         self: &Arc<Self>,
         number: u64,
         size: usize,
         len: usize,
         descriptor: Descriptor,
-    ) -> Result<Arc<dyn Memory>, Broken> {
+    ) -> Result<Result<Arc<dyn Memory>, Vec<u8>>, Broken> {
         if len > size {
             return Err(Broken("a value larger than its block"));
         }
-        let mapping = Mapping::new(descriptor, size).map_err(|_| Broken("a block that cannot be mapped"))?;
+        let mapping = match Mapping::new(descriptor, size, len).map_err(|_| Broken("a block that cannot be mapped"))? {
+            Ok(mapping) => mapping,
+            Err(bytes) => {
+                self.refuse(number, size);
+                return Ok(Err(bytes));
+            }
+        };
         let mapped = Arc::new(Mapped { mapping, passed_to: Mutex::default() });
         let mut table = lock(&self.borrowed);
         if table.known.contains_key(&number) {
@@ -205,7 +211,7 @@ impl Blocks {
             table.known.insert(number, Known { mapped: mapped.clone(), used: true });
         }
         drop(table);
-        Ok(self.borrow(number, len, mapped))
+        Ok(Ok(self.borrow(number, len, mapped)))
     }
 
     /// A block that the peer has passed before.

@@ -187,12 +187,22 @@ impl Client {
         Ok(())
     }
 
+    /// To be called in a forked child, where the link is its parent's.
+    pub fn after_fork(&self) {
+        self.inner.outbox.let_go();
+    }
+
     /// Puts values that an operation received, and that nobody took up, back to the front of their channel, in the order in which they came.
     /// It never waits for the root.
     ///
     /// # Errors
     /// As for [`submit`](Self::submit).
     pub fn give_back(&self, channel: ChannelId, values: Vec<Wire>) -> Result<(), SubmitError> {
+        // Those that were lent from behind them come after them again.
+        let ahead = self.inner.book().aheads.get(&channel).and_then(Weak::upgrade);
+        if let Some(ahead) = ahead {
+            ahead.forgo();
+        }
         self.tell(Request::GiveBack { channel, values })
     }
 

@@ -917,7 +917,8 @@ impl Reader<'_, '_> {
                 let size = self.size()?;
                 match self.body.blocks.next() {
                     Some(Arrived::Passed(descriptor)) => {
-                        blocks.borrow_new(number, size, length, descriptor).map(Piece::Block)
+                        let block = blocks.borrow_new(number, size, length, descriptor)?;
+                        Ok(block.map_or_else(Piece::Inline, Piece::Block))
                     }
                     Some(Arrived::Spilled(bytes)) if bytes.len() == length => {
                         blocks.refuse(number, size);

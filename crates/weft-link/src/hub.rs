@@ -137,6 +137,14 @@ impl<V: Parcel> Hub<V> {
         peer.inspect(|peer| peer.outbox.kill()).is_some()
     }
 
+    /// To be called in a forked child, where the links are its parent's: their sockets are let go of, so that the peers see when the parent ends.
+    pub fn after_fork(&self) {
+        // Held by a thread that is not here any more: then they stay open.
+        if let Ok(peers) = self.inner.peers.try_lock() {
+            peers.values().for_each(|peer| peer.outbox.let_go());
+        }
+    }
+
     /// Hands values that were dropped to the process that made the channel, if that is another one that has asked for them and still has an end
     /// of it. Else they are dropped here.
     pub fn undelivered(&self, chan: &Arc<Chan<V>>, values: impl IntoIterator<Item = V>) {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::blocks::Notice;
 use crate::frame::{self, Frame, MOST_BLOCKS};
-use crate::os::{Socket, is_too_many_in_flight};
+use crate::os::{Forks, Socket, is_too_many_in_flight};
 
 /// How many frames go out in one write.
 const MOST_FRAMES: usize = 64;
@@ -34,6 +34,8 @@ const UNTOLD: usize = 32;
 const STREAM: Duration = Duration::from_micros(20);
 
 pub(crate) struct Outbox {
+    /// When it was made. A forked child has the same socket, and whatever it says there would be its parent's word.
+    made: Forks,
     socket: Socket,
     queue: Mutex<Queue>,
     handed_over: Condvar,
@@ -66,7 +68,18 @@ struct Batch {
 
 impl Outbox {
     pub(crate) fn new(socket: Socket) -> Arc<Self> {
-        Arc::new(Self { socket, queue: Mutex::default(), handed_over: Condvar::new(), batch: Mutex::default() })
+        Arc::new(Self {
+            made: Forks::now(),
+            socket,
+            queue: Mutex::default(),
+            handed_over: Condvar::new(),
+            batch: Mutex::default(),
+        })
+    }
+
+    /// Whether this is a forked child, and the link its parent's. Then no lock may be taken either: its holder may not be here.
+    fn is_inherited(&self) -> bool {
+        !self.made.is_same_process(Forks::now())
     }
 
     /// What is read from, by one thread.
@@ -74,8 +87,18 @@ impl Outbox {
         &self.socket
     }
 
+    /// See [`Socket::let_go`]. It fails when there are no descriptors left: then the peer sees the end later.
+    pub(crate) fn let_go(&self) {
+        if self.is_inherited() {
+            let _ = self.socket.let_go();
+        }
+    }
+
     /// Sends the frames, in order. On a link that is over they are dropped.
     pub(crate) fn push(self: &Arc<Self>, frames: impl IntoIterator<Item = Frame>) {
+        if self.is_inherited() {
+            return frames.into_iter().for_each(std::mem::forget);
+        }
         let mut queue = self.lock();
         if queue.dead {
             drop(queue);
@@ -95,6 +118,9 @@ impl Outbox {
 
     /// Sends a value that nobody waits for.
     pub(crate) fn stream(self: &Arc<Self>, frame: Frame) {
+        if self.is_inherited() {
+            return std::mem::forget(frame);
+        }
         let now = Instant::now();
         let mut queue = self.lock();
         if queue.dead {
@@ -116,6 +142,9 @@ impl Outbox {
 
     /// Tells the peer of a block of this size, at the next occasion.
     pub(crate) fn notify(self: &Arc<Self>, notice: Notice, size: usize) {
+        if self.is_inherited() {
+            return;
+        }
         let mut queue = self.lock();
         if queue.dead {
             return;
@@ -132,6 +161,9 @@ impl Outbox {
 
     /// Ends the link: nothing more is written, and the reader finds the end.
     pub(crate) fn kill(&self) {
+        if self.is_inherited() {
+            return;
+        }
         let mut queue = self.lock();
         queue.dead = true;
         let frames = std::mem::take(&mut queue.frames);

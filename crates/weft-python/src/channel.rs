@@ -445,6 +445,7 @@ pub fn cause_of(state: &State, cause: &Cause) -> Option<(Owned, Option<Owned>)> 
 pub unsafe extern "C" fn after_fork(module: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     FORKS.fetch_add(1, Ordering::Relaxed);
     undelivered::after_fork();
+    remote::after_fork();
     // SAFETY: the interpreter passes our module.
     unsafe { crate::state_of_module(module) }.place.after_fork();
     ffi::none().into_ptr()

@@ -1180,7 +1180,10 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: c::visitproc, argument:
         let home = HomeObject::of(slf);
         let mut objects = vec![c::Py_TYPE(slf).cast(), home.weak_loop.as_ptr(), home.scratch.as_ptr()];
         if let Some(inner) = home.inner.try_borrow() {
-            objects.extend(inner.next.iter().chain(&inner.ready).chain(&inner.deferred).map(Ready::as_ptr));
+            // Of a round of `selecting` that was met, the waker's reference is in the queue now, and counted below.
+            let queued = inner.next.iter().chain(&inner.ready).chain(&inner.deferred);
+            let once = queued.filter(|ready| !matches!(ready, Ready::Op(op) if inner.standing.contains(op)));
+            objects.extend(once.map(Ready::as_ptr));
             objects.extend(inner.timers.values().map(|(op, _)| op.cast::<PyObject>()));
             for op in &inner.standing {
                 objects.extend([op.cast::<PyObject>(); 2]);

@@ -229,6 +229,7 @@ pub unsafe extern "C" fn PyInit__weft() -> *mut PyObject {
                 (c"_after_fork", NoArguments(channel::after_fork)),
                 (c"_add_peer", Fast(crossing::remote::add_peer)),
                 (c"_disconnect", OneArgument(crossing::remote::disconnect)),
+                (c"_given_up", OneArgument(crossing::remote::why_given_up)),
                 (c"_connect", OneArgument(crossing::remote::connect)),
                 (c"_leave_root", NoArguments(crossing::remote::leave_root)),
                 (c"_share", OneArgument(crossing::share::share_channel)),

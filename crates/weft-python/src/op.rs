@@ -625,6 +625,8 @@ impl OpObject {
         loop {
             let seen = via.channel.seen();
             if via.channel.is_sharing() {
+                // What stands in the box may give back a value, which comes first.
+                self.state().place.look();
                 if let Some(remote) = via.channel.remote() {
                     return self.try_ahead(remote);
                 }

@@ -474,11 +474,13 @@ impl TaskObject {
     pub fn show(&self) {
         if self.is_hidden() {
             let handle = self.content.replace(ptr::null_mut());
-            // SAFETY: what `hide` has untracked: held by this task, which the caller has, and a handle that has not gone.
+            // SAFETY: what `hide` has untracked: held by this task, which the caller has, and a handle whose memory is there as long as it has not
+            // called `forget_handle`. Without a reference it is in the hands of its deallocator (in the callback of a weak reference, or in a
+            // list of what is still to be deallocated), which must not find it tracked.
             unsafe {
                 c::PyObject_GC_Track(self.as_ptr().cast());
                 c::PyObject_GC_Track(self.coroutine.get().cast());
-                if !handle.is_null() {
+                if !handle.is_null() && c::Py_REFCNT(handle) > 0 {
                     c::PyObject_GC_Track(handle.cast());
                 }
             }
@@ -1149,7 +1151,8 @@ fn raise_cancelled(this: &TaskObject, state: &State) -> Raised {
 
 unsafe extern "C" fn get_loop(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: see `done`.
-    ffi::edge_object(|| unsafe { TaskObject::of(slf) }.event_loop())
+    // None when it is gone: asyncio asks this of every task it knows, whichever loop it is looking for.
+    ffi::edge_object(|| Ok(unsafe { TaskObject::of(slf) }.home().event_loop().unwrap_or_else(ffi::none)))
 }
 
 unsafe extern "C" fn get_coro(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {

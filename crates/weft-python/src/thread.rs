@@ -170,6 +170,8 @@ impl Parker {
                 return false;
             }
             if !link[0].is_ready() {
+                // Woken for an earlier notice, by who left its byte late.
+                pipe.drain();
                 return false;
             }
             if !lead.serve() {

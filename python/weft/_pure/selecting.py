@@ -320,10 +320,9 @@ class Selecting:
             raise TypeError(f"case {case}: selecting() takes channels and receivers, not {type(channel).__name__}")
         channel._check()
         self._forget_departed()
-        if case in self._registrations:
-            raise ValueError(f"there is a case {case} already")
         registration = Registration(self._standing, case, channel)
-        self._registrations[case] = registration
+        if self._registrations.setdefault(case, registration) is not registration:
+            raise ValueError(f"there is a case {case} already")
         transact(self._standing.add, registration)
 
     def discard(self, case: object, /) -> None:

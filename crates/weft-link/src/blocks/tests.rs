@@ -18,7 +18,7 @@ fn duplicate(passed: &Passed) -> Descriptor {
 fn cross(from: &Arc<Blocks>, to: &Arc<Blocks>, bytes: &[u8]) -> (u64, Arc<dyn Memory>) {
     let Outgoing { number, new } = from.lend(bytes, None, true).unwrap();
     let arrived = match new {
-        Some((passed, size)) => to.borrow_new(number, size, bytes.len(), duplicate(&passed)),
+        Some((passed, size)) => to.borrow_new(number, size, bytes.len(), duplicate(&passed)).map(Result::unwrap),
         None => to.borrow_known(number, bytes.len()),
     };
     (number, arrived.unwrap())
@@ -59,7 +59,7 @@ fn a_block_is_refused_that_is_unknown_in_use_too_small_or_known_under_its_number
     assert!(other.borrow_new(number, size, size + 1, duplicate(&passed)).is_err());
     assert!(other.borrow_new(number, 2 * size, size, duplicate(&passed)).is_err(), "the block is shorter than that");
     assert!(other.borrow_new(number, 0, 0, duplicate(&passed)).is_err());
-    let arrived = other.borrow_new(number, size, LARGE, duplicate(&passed)).unwrap();
+    let arrived = other.borrow_new(number, size, LARGE, duplicate(&passed)).unwrap().unwrap();
     assert!(other.borrow_known(number, LARGE).is_err());
     assert!(other.borrow_new(number, size, LARGE, duplicate(&passed)).is_err());
     assert!(other.hear(Notice::Forgotten(number)).is_err());

@@ -12,15 +12,16 @@
 use std::ffi::c_int;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, FdFlags, fcntl_setfd, retry_on_intr};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, FdFlags, dup2, fcntl_setfd, pread, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -132,6 +133,16 @@ impl Socket {
         self.0.as_raw_fd()
     }
 
+    /// In a forked child: the link is its parent's, and as long as anybody has the socket open, its peer does not see the parent's death. The number
+    /// stays taken, for whoever believes to have it.
+    pub(crate) fn let_go(&self) -> io::Result<()> {
+        let nothing = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        // SAFETY: the descriptor is open, and is not closed here.
+        let mut descriptor = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.0.as_raw_fd()) });
+        dup2(&nothing, &mut descriptor)?;
+        Ok(fcntl_setfd(&*descriptor, FdFlags::CLOEXEC)?)
+    }
+
     /// Ends the link for both sides; whoever waits on the socket returns.
     pub(crate) fn shut_down(&self) {
         // It fails only when there is nothing to end any more.
@@ -208,6 +219,9 @@ impl Passed {
 
     /// Appends the first bytes.
     pub(crate) fn copy_into(&self, len: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
+        if len == 0 {
+            return Ok(()); // nothing is mapped so
+        }
         let region = Region::of(self.descriptor(), len, ProtFlags::READ)?;
         // SAFETY: as long as that, and written to by nobody: the block is lent.
         bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(region.start.as_ptr(), len) });
@@ -261,11 +275,23 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps what another process has passed.
-    pub(crate) fn new(descriptor: OwnedFd, size: usize) -> io::Result<Self> {
+    /// Maps what another process has passed. Where there is no room for one more mapping: its first `len` bytes.
+    pub(crate) fn new(descriptor: OwnedFd, size: usize, len: usize) -> io::Result<Result<Self, Vec<u8>>> {
         check(&descriptor, size)?;
-        let region = Region::of(descriptor.as_fd(), size, ProtFlags::READ)?;
-        Ok(Self { region, passed: may_keep().then(|| Passed::new(descriptor)) })
+        if let Ok(region) = Region::of(descriptor.as_fd(), size, ProtFlags::READ) {
+            return Ok(Ok(Self { region, passed: may_keep().then(|| Passed::new(descriptor)) }));
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len)?;
+        bytes.resize(len, 0);
+        let mut read = 0;
+        while read < len {
+            match retry_on_intr(|| pread(&descriptor, &mut bytes[read..], read as u64))? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                some => read += some,
+            }
+        }
+        Ok(Err(bytes))
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {

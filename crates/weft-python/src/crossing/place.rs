@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Wake, Waker};
 
+use weft_core::chan::Chan;
+
+use super::undelivered;
 use super::work::{Seen, Work};
 use crate::channel::ChannelObject;
 use crate::ffi::{self, Owned, Py, PyObject, c};
@@ -48,7 +51,8 @@ struct Inner {
     woken: Vec<*mut OpObject>,
     returned: Vec<Returned>,
     parked: HashSet<*mut OpObject>,
-    undelivered: VecDeque<(usize, Value)>,
+    /// Each with its channel, so that no other one has that address meanwhile.
+    undelivered: VecDeque<(Arc<Chan<Value>>, Value)>,
     hearers: HashMap<usize, *mut PyObject>,
     listens: bool,
     left: bool,
@@ -181,8 +185,8 @@ impl Place {
     }
 
     /// Values that another place dropped, of a channel whose object here is told of that.
-    pub fn hand_over(&self, address: usize, values: impl IntoIterator<Item = Value>) {
-        let values: Vec<_> = values.into_iter().map(|value| (address, value)).collect();
+    pub fn hand_over(&self, chan: &Arc<Chan<Value>>, values: impl IntoIterator<Item = Value>) {
+        let values: Vec<_> = values.into_iter().map(|value| (Arc::clone(chan), value)).collect();
         let mut inner = self.inner();
         if inner.left {
             // What they drop may be somebody's of another place.
@@ -208,12 +212,13 @@ impl Place {
     fn tell(&self) {
         let next = || {
             let mut inner = self.inner();
-            let (address, value) = inner.undelivered.pop_front()?;
+            let (chan, value) = inner.undelivered.pop_front()?;
             // SAFETY: a weak reference that is the map's.
-            let weak = inner.hearers.get(&address).map(|weak| unsafe { Owned::from_borrowed(*weak) });
-            Some((weak, value))
+            let weak =
+                inner.hearers.get(&undelivered::address(&chan)).map(|weak| unsafe { Owned::from_borrowed(*weak) });
+            Some((weak, chan, value))
         };
-        while let Some((weak, value)) = next() {
+        while let Some((weak, _chan, value)) = next() {
             let _aside = ffi::Aside::new();
             // SAFETY: a weak reference, which is called without arguments; what it leads to is a channel.
             unsafe {

@@ -4,8 +4,9 @@
 //! Both are made once per process and hold no Python object. A thread of the link's never touches one: it leaves an answer in a [`Wait`] and rings the
 //! operation's bell, as another interpreter would.
 
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
 use weft_core::chan::{Chan, End as Ended};
 use weft_core::error::Cause;
@@ -59,6 +60,16 @@ pub fn lead(give_up: Arc<dyn Fn() + Send + Sync>) -> Option<Lead> {
     }
 }
 
+/// In a forked child.
+pub fn after_fork() {
+    if let Some((_, hub)) = HUB.get() {
+        hub.after_fork();
+    }
+    if let Some((_, client)) = LINK.get() {
+        client.after_fork();
+    }
+}
+
 /// An error in a child that was forked from a process with links: a second set of them there cannot be.
 fn check_fork() -> Py<()> {
     let forks = [HUB.get().map(|hub| hub.0), LINK.get().map(|link| link.0)];
@@ -81,6 +92,14 @@ impl std::fmt::Display for Death {
 }
 
 impl std::error::Error for Death {}
+
+/// Why links were given up that did not end with their peers, the last ones first. Rare, and asked for when the peer's death is told.
+static GIVEN_UP: Mutex<VecDeque<(u64, String)>> = Mutex::new(VecDeque::new());
+const GIVEN_UP_KEPT: usize = 100;
+
+fn given_up() -> MutexGuard<'static, VecDeque<(u64, String)>> {
+    GIVEN_UP.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 /// What the hub asks of weft.
 struct Root;
@@ -106,7 +125,13 @@ impl Host<Value> for Root {
         Some(Arc::new(Death(peer.0)))
     }
 
-    fn gone(&self, _: PeerId, _: Departure) {}
+    fn gone(&self, peer: PeerId, departure: Departure) {
+        if let Departure::Failed(why) = departure {
+            let mut given_up = given_up();
+            given_up.truncate(GIVEN_UP_KEPT - 1);
+            given_up.push_front((peer.0, why));
+        }
+    }
 }
 
 /// A channel of the root, in another process.
@@ -334,15 +359,30 @@ impl Parcel for Value {
     }
 }
 
-/// An exception as a cause that crosses.
+/// An exception as a cause that crosses. With what travels beside its bytes it cannot: then in words.
 pub fn cause(state: &State, error: &Owned) -> Py<RemoteCause> {
-    encode::encode(state, error.clone()).map(|payload| RemoteCause(payload.bytes.to_vec()))
+    let mut payload = encode::encode(state, error.clone())?;
+    if !payload.attachments.is_empty() {
+        let in_words = ffi::import(c"weft._crossing", Some(c"in_words"))?;
+        // SAFETY: live objects.
+        payload = encode::encode(state, unsafe { ffi::call(in_words.as_ptr(), &[error.as_ptr()])? })?;
+    }
+    Ok(RemoteCause(payload.bytes.to_vec()))
 }
 
 /// The exception of a cause that crossed.
 pub fn error_of(state: &State, cause: &RemoteCause) -> Py<Owned> {
     let mut payload = Payload { bytes: cause.as_bytes().to_vec().into(), attachments: Vec::new() };
-    let found = decode::decode(state, &mut payload)?;
+    let found = match decode::decode(state, &mut payload) {
+        Ok(found) => found,
+        Err(raised) => {
+            // It cannot be made again here, which must not be taken for the reason.
+            let why = ffi::take_error().ok_or(raised)?;
+            let unreadable = ffi::import(c"weft._crossing", Some(c"unreadable"))?;
+            // SAFETY: live objects.
+            return unsafe { ffi::call(unreadable.as_ptr(), &[why.as_ptr()]) };
+        }
+    };
     // SAFETY: a live object; an item of a tuple, as just checked.
     unsafe {
         if c::PyExceptionInstance_Check(found.as_ptr()) != 0 {
@@ -402,8 +442,8 @@ pub unsafe extern "C" fn add_peer(
             let state = crate::state_of_module(module);
             let [descriptor, setting] =
                 ffi::parameters("_add_peer", ["descriptor", "setting"], 2, arguments, number, keywords)?;
-            check_fork()?;
             let socket = socket(descriptor)?;
+            check_fork()?;
             let start = encode::encode(state, Owned::from_borrowed(setting))?;
             let start = Value::payload(start).into_wire();
             let peer = detached(|| hub().add_peer(socket, start)).map_err(|error| os_error(&error))?;
@@ -418,6 +458,15 @@ pub unsafe extern "C" fn disconnect(_: *mut PyObject, peer: *mut PyObject) -> *m
         let peer = PeerId(ffi::long(peer)? as u64);
         detached(|| hub().disconnect(peer));
         Ok(ffi::none())
+    })
+}
+
+/// `_given_up(peer)`: why the link to it was given up; None: it was not, it ended with the peer.
+pub unsafe extern "C" fn why_given_up(_: *mut PyObject, peer: *mut PyObject) -> *mut PyObject {
+    ffi::edge_object(|| {
+        let peer = ffi::long(peer)? as u64;
+        let why = given_up().iter().find(|(number, _)| *number == peer).map(|(_, why)| why.clone());
+        why.map_or_else(|| Ok(ffi::none()), |why| ffi::string(&why))
     })
 }
 

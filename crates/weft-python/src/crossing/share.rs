@@ -58,10 +58,16 @@ pub struct EndPart {
     counted: bool,
     /// The same as the link has it, in a process that is not the root.
     link: Option<End>,
+    /// See `channel::forks`.
+    forks: u32,
 }
 
 /// The reason of a channel's end, for every place.
-pub struct SharedReason(Mutex<Payload>);
+pub struct SharedReason {
+    payload: Mutex<Payload>,
+    /// The same for another process.
+    told: Option<RemoteCause>,
+}
 
 pub fn link_side(side: Side) -> weft_link::Side {
     match side {
@@ -95,14 +101,14 @@ impl EndPart {
     fn of(shared: Arc<Shared>, side: Option<Side>) -> Self {
         if let Some(remote) = &shared.remote {
             let link = Some(remote.end(side.map_or(weft_link::Side::Both, link_side)));
-            return Self { shared, side, counted: false, link };
+            return Self { shared, side, counted: false, link, forks: channel::forks() };
         }
         let counted = match side {
             Some(Side::Sender) => shared.chan.add_sender(),
             Some(Side::Receiver) => shared.chan.add_receiver(),
             None => false,
         };
-        Self { shared, side, counted, link: None }
+        Self { shared, side, counted, link: None, forks: channel::forks() }
     }
 
     /// One that has come over the link.
@@ -116,20 +122,20 @@ impl EndPart {
             let (name, made) = (about.name.clone(), "another process".to_owned());
             Arc::new(Shared { chan, name, made, closed: Mutex::new(None), remote })
         };
-        let about = Arc::clone(end.about());
+        let (about, forks) = (Arc::clone(end.about()), channel::forks());
         if let Some(client) = remote::link() {
             let keeper = Remote::new(client, end.open(weft_link::Side::Both));
             let nothing = Arc::new(Chan::new(Some(0), about.overflow));
             let shared = shared(nothing, &about, Some(Arc::new(keeper)));
-            return Self { shared, side, counted: false, link: Some(end) };
+            return Self { shared, side, counted: false, link: Some(end), forks };
         }
         match end.into_chan() {
-            Ok((chan, counted)) => Self { shared: shared(chan, &about, None), side, counted, link: None },
+            Ok((chan, counted)) => Self { shared: shared(chan, &about, None), side, counted, link: None, forks },
             // Not of this root: nothing leads there.
             Err(_) => {
                 let nothing = Arc::new(Chan::new(Some(0), about.overflow));
                 nothing.close(None).1.wake();
-                Self { shared: shared(nothing, &about, None), side, counted: false, link: None }
+                Self { shared: shared(nothing, &about, None), side, counted: false, link: None, forks }
             }
         }
     }
@@ -172,6 +178,10 @@ impl EndPart {
 
 impl Drop for EndPart {
     fn drop(&mut self) {
+        if self.forks != channel::forks() {
+            // A forked child: it is the parent's, and whoever held a lock of the channel may not be here.
+            return std::mem::forget(self.link.take());
+        }
         if !std::mem::take(&mut self.counted) {
             return;
         }
@@ -190,19 +200,24 @@ impl Drop for EndPart {
 /// The reason for an end, as every place can read it.
 pub fn reason(state: &State, reason: &Reason) -> Py<Cause> {
     let payload = encode::encode(state, reason.error.clone())?;
-    Ok(Arc::new(SharedReason(Mutex::new(*payload))))
+    // Else its bytes are all there is.
+    let told = (!payload.attachments.is_empty()).then(|| remote::cause(state, &reason.error)).transpose()?;
+    Ok(Arc::new(SharedReason { payload: Mutex::new(*payload), told }))
 }
 
 impl SharedReason {
-    /// As it crosses to another process, where what travels beside the bytes is missed.
+    /// As it crosses to another process.
     pub fn bytes(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).bytes.to_vec()
+        match &self.told {
+            Some(told) => told.as_bytes().to_vec(),
+            None => self.payload.lock().unwrap_or_else(|e| e.into_inner()).bytes.to_vec(),
+        }
     }
 
     /// The exception as an object of this interpreter: another one at each call.
     pub fn error(&self, state: &State) -> Py<Owned> {
         let mut payload = {
-            let known = self.0.lock().unwrap_or_else(|e| e.into_inner());
+            let known = self.payload.lock().unwrap_or_else(|e| e.into_inner());
             known.copy()
         };
         decode::decode(state, &mut payload)
@@ -223,7 +238,7 @@ impl std::fmt::Display for SharedReason {
 
 impl std::error::Error for SharedReason {}
 
-/// So many values go to the root in one message when it takes over a channel.
+/// So many values, with all that travels beside them, go to the root in one message when it takes over a channel.
 const FILLED_AT_ONCE: usize = 64;
 
 /// So many calls may be making a channel shared, one in another or side by side; more are a circle.
@@ -324,9 +339,15 @@ fn move_to_root(
     if let Some(hearer) = undelivered::hearer(channel) {
         remote.hear(hearer);
     }
-    let mut values = channel.chan.drain().into_iter().map(Parcel::into_wire);
+    let mut values = channel.chan.drain().into_iter().map(Parcel::into_wire).peekable();
     loop {
-        let some = values.by_ref().take(FILLED_AT_ONCE).collect::<Vec<_>>();
+        let (mut some, mut parts) = (Vec::new(), 0);
+        while let Some(value) =
+            values.next_if(|value| parts == 0 || parts + 1 + value.attachments.len() <= FILLED_AT_ONCE)
+        {
+            parts += 1 + value.attachments.len();
+            some.push(value);
+        }
         // When the root has gone in this instant, so has the channel, like every other that it kept.
         if some.is_empty() || client.fill(id, some).is_err() {
             break;
@@ -347,8 +368,14 @@ fn move_to_root(
     wakers.into_iter().for_each(Waker::wake);
     if let (Some(end), _) = channel.chan.end() {
         let _ = remote::detached(|| match end {
-            weft_core::chan::End::Poisoned => client.poison(id, reason),
-            _ => client.close(id, reason),
+            weft_core::chan::End::Poisoned => client.poison(id, reason).map(drop),
+            weft_core::chan::End::Closed => client.close(id, reason).map(drop),
+            weft_core::chan::End::NoReceivers => {
+                if let Some(remote) = &shared.remote {
+                    remote.end(weft_link::Side::Receiver).close(reason);
+                }
+                Ok(())
+            }
         });
     }
     Ok(shared)

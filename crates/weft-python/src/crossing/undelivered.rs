@@ -4,7 +4,7 @@
 //! channel that another process made is in the root, which sends them there.
 //!
 //! Who is to be told is found by the channel's address. An object that hears is entered before its channel is shared, and goes before it
-//! lets go of the channel, so that no other channel has that address meanwhile.
+//! lets go of the channel; and what waits to be told holds the channel, too: so no other channel has that address meanwhile.
 
 use std::collections::HashMap;
 use std::ptr;
@@ -51,7 +51,7 @@ pub fn after_fork() {
     PLACES.store(ptr::null_mut(), Ordering::Release);
 }
 
-fn address(chan: &Arc<Chan<Value>>) -> usize {
+pub fn address(chan: &Arc<Chan<Value>>) -> usize {
     Arc::as_ptr(chan).addr()
 }
 
@@ -85,8 +85,8 @@ pub fn listen_no_more(channel: &ChannelObject) {
 
 /// Who is told by the link, of an object that hears and whose channel goes to the root.
 pub fn hearer(channel: &ChannelObject) -> Option<Hearer> {
-    let (place, address) = (Arc::clone(&channel.state().place), address(&channel.chan));
-    channel.hears().then(|| Arc::new(move |wire| place.hand_over(address, [Value::from_wire(wire)])) as Hearer)
+    let (place, chan) = (Arc::clone(&channel.state().place), Arc::clone(&channel.chan));
+    channel.hears().then(|| Arc::new(move |wire| place.hand_over(&chan, [Value::from_wire(wire)])) as Hearer)
 }
 
 /// Tells the place that the channel was made in, if an object there hears. The values are fit for every place.
@@ -97,7 +97,7 @@ pub fn tell(chan: &Arc<Chan<Value>>, values: impl IntoIterator<Item = Value>) {
     }
     let place = places(false).and_then(|places| places.get(&address(chan)).cloned());
     match (place, remote::known_hub()) {
-        (Some(place), _) => place.hand_over(address(chan), values),
+        (Some(place), _) => place.hand_over(chan, values),
         (None, Some(hub)) => hub.undelivered(chan, values),
         (None, None) => values.for_each(drop),
     }
