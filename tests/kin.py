@@ -786,3 +786,155 @@ def forks():
         answer = said.read().decode()
     os.waitpid(pid, 0)
     return answer
+
+
+# --- what is left half done -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def received_and_not_taken_up(ch, parked):
+    """A task of a loop that is not run meanwhile has received from `ch`. The loop and the task are given."""
+    loop = asyncio.new_event_loop()
+
+    async def receives():
+        return await ch.recv()
+
+    task = loop.create_task(receives())
+    loop.run_until_complete(asyncio.sleep(0))
+    parked()
+    try:
+        yield loop, task
+    finally:
+        loop.close()
+
+
+def forks_while_it_holds_an_end(ch, parked, told):
+    """What comes of it when it sends by the end that it has received, after a fork that has lost that."""
+    with received_and_not_taken_up(ch, lambda: parked.send(None).wait()) as (loop, task):
+        assert parked.recv().wait() == "sent"
+        loses_in_a_fork(loop, task)
+        with loop.run_until_complete(task) as tx:
+            tx.send("still open").wait()
+    told.send_nowait("sent")
+
+
+def loses_in_a_fork(loop, task):
+    """A forked child lets go of all that it has inherited, and ends as a program does."""
+    import gc
+
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        task._log_destroy_pending = False
+        loop._ready.clear()
+        loop.__dict__.clear()
+        del task, loop
+        gc.collect()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def leaves_what_came_first(ch, parked):
+    with received_and_not_taken_up(ch, lambda: parked.send(None).wait()) as (_, task):
+        assert parked.recv().wait() == "sent"
+        task._log_destroy_pending = False
+        del task
+    import gc
+
+    gc.collect()
+    return [ch.recv().wait() for _ in range(6)]
+
+
+def closes_with(ch, kind):
+    ch.close(reason_of(kind))
+    try:
+        ch.recv().wait()
+    except (ValueError, weft.RemoteError) as error:
+        return repr(error)
+
+
+def reason_of(kind):
+    return ValueError("why", weft.Channel(1, name="beside") if kind == "a channel" else memoryview(bytes(100_000)))
+
+
+def moves_one_without_receivers(out):
+    ch = weft.Channel(2)
+    ch.receiver().close()
+    out.send(ch).wait()
+    try:
+        ch.send(1).wait()
+    except weft.Closed as closed:
+        return type(closed).__name__
+
+
+def refuses_a_thread():
+    """The next time that one is to be started here for `square`."""
+    plain = threading.Thread.start
+
+    def start(thread):
+        if thread.name.startswith("square"):
+            threading.Thread.start = plain
+            raise RuntimeError("can't start new thread")
+        plain(thread)
+
+    threading.Thread.start = start
+
+
+def cleans_up_with_others(on, count, started, log):
+    try:
+        with weft.Group() as group:
+            for _ in range(count):
+                group.spawn(cleans_up, started, log, on=on)
+    finally:
+        note(log, "outer")
+
+
+def cleans_up(started, log):
+    try:
+        waits(started)
+    finally:
+        note(log, "inner")
+
+
+def note(log, what):
+    with open(log, "a") as lines:
+        lines.write(f"{what}\n")
+
+
+def poisons(ch):
+    ch.poison()
+
+
+def hears_of_what_is_dropped_elsewhere(on):
+    got = []
+    ch = weft.Channel(5, on_undelivered=got.append)
+    ch.send_nowait(1)
+    with weft.Group() as group:
+        group.spawn(poisons, ch, on=on)
+    while not got:
+        time.sleep(0.001)
+    return got
+
+
+def passes_an_end(ch, x):
+    with x.sender() as tx:
+        ch.send(tx).wait()
+
+
+def closes_after(ch, started):
+    """Waits until the channel is closed. The reason is returned."""
+    started.send(None).wait()
+    try:
+        ch.recv().wait()
+    except (ValueError, weft.RemoteError) as error:
+        return repr(error)
+
+
+def says_how_it_ends(started, ch):
+    with _telling(weft.Cancelled, ch):
+        waits(started)
+
+
+def collects(ch, started):
+    started.send_nowait(os.getpid())
+    return list(ch)

@@ -240,7 +240,7 @@ def test_a_process_of_a_loop_that_is_gone_is_in_nobodys_way():
     loop.call_soon(lambda: loop.create_task(spawn()))
     loop.run_forever()
     loop.close()
-    del loop, spawn
+    loop = None
     collect()
     collect()
     assert processes[0]._task.get_loop() is None

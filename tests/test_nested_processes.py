@@ -5,13 +5,14 @@ and belong to who asked for them.
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 
 import kin
 import pytest
 import weft
-from places import LINUX, spin, text_of
+from places import LINUX, source, spin, text_of
 from test_os_processes import causes, failure_of, is_gone
 from weft import _interpreter, _os_process
 from worlds import IN_PYTHON, LIMIT, until
@@ -97,7 +98,7 @@ def test_ends_are_passed_on_to_it(place):
 )
 def test_who_started_it_is_told_of_its_death(place, exitcode):
     pid, errors = only_result(kin.is_told_of_a_death, exitcode, weft.Channel(), on=place)
-    assert len(errors) >= 2 and set(errors) == {(pid, exitcode)}
+    assert set(errors) == {(pid, exitcode)}
     assert is_gone(pid)
 
 
@@ -158,3 +159,17 @@ def test_a_snapshot_there_lists_it():
 
 def test_a_forked_child_of_a_process_starts_none_and_says_so():
     assert "this process was forked" in only_result(kin.forks, on="process")
+
+
+@NO_INTERPRETERS
+@pytest.mark.parametrize("on", ["process", "interpreter"])
+def test_an_interpreter_that_has_listened_and_has_idle_ones_of_its_own_ends_without_a_word(on):
+    program = source(
+        f"""
+        with weft.Group() as group:
+            print(group.spawn(kin.hears_of_what_is_dropped_elsewhere, "interpreter", on={on!r}).join().wait({LIMIT}))
+        """,
+        "kin",
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=2 * LIMIT)
+    assert (ended.stdout, ended.stderr) == ("[1]\n", "")

@@ -27,7 +27,7 @@ import weft
 import worlds
 from laws_between import *  # noqa: F403
 from places import DRIVERS, LINUX, Resident, at_home, drained, failure_of, source, spin, text_of, wakings
-from weft import _os_process
+from weft import _interpreter, _os_process
 from worlds import IN_PYTHON, LIMIT, parked, until, until_parked
 
 pytestmark = [
@@ -1312,3 +1312,172 @@ def test_two_threads_that_send_one_channel_away_move_it_once():
                 assert ch.statistics().received == 1
                 with pytest.raises(ValueError, match=str(n)):
                     ch.recv().wait(LIMIT)
+
+
+# --- forks, ends of the root, what is told in other words -------------------------------------------------------------
+
+
+def run_apart(text, *arguments):
+    """In a program of its own: not every CPython can fork where there are other interpreters, which some tests leave idle."""
+    program = source(text, "kin", "os", "signal", "sys", "time")
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments], capture_output=True, text=True, timeout=4 * LIMIT
+    )
+    assert ended.stderr == ""
+    return ended.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_of_a_child_says_nothing_on_its_parents_link():
+    """An end that was received, and not taken up when the process forked, is the parent's alone."""
+    out = run_apart(
+        f"""
+        ch, parked, ended, probe = weft.Channel(1), weft.Channel(), weft.Channel(1), weft.Channel(1)
+        with weft.Group() as group:
+            process = group.spawn(kin.forks_while_it_holds_an_end, ch, parked, ended, on="process")
+            parked.recv().wait({LIMIT})
+            with probe.sender() as tx:
+                ch.send(tx).wait({LIMIT})
+            parked.send("sent").wait({LIMIT})
+            print(ended.recv().wait({LIMIT}), probe.recv().wait({LIMIT}))
+        """
+    )
+    assert out == "sent still open\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_of_the_root_says_nothing_on_its_links():
+    out = run_apart(
+        f"""
+        ch, x, started = weft.Channel(1), weft.Channel(1), weft.Channel()
+        with weft.Group() as group:
+            waiting = group.spawn(kin.collects, x, started, on="process")
+            started.recv().wait({LIMIT})
+
+            def parked():
+                sender = group.spawn(kin.passes_an_end, ch, x, on="process")
+                sender.join().wait({LIMIT})
+
+            with kin.received_and_not_taken_up(ch, parked) as (loop, task):
+                kin.loses_in_a_fork(loop, task)
+                with loop.run_until_complete(task) as tx:
+                    tx.send("still open").wait({LIMIT})
+            print(waiting.join().wait({LIMIT}))
+        """
+    )
+    assert out == "['still open']\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_plain_fork_of_the_root_keeps_no_process_alive():
+    program = source(
+        f"""
+        started = weft.Channel(1)
+        with weft.Group() as group:
+            group.spawn(kin.waits, started, on="process")
+            pid = started.recv().wait({LIMIT})
+            fork = os.fork()
+            if not fork:
+                os.close(1)
+                time.sleep(1000)
+            print(pid, fork, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        *("kin", "os", "signal", "time"),
+    )
+    root = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    pid, fork = map(int, root.communicate(timeout=LIMIT)[0].split())
+    try:
+        until(lambda: is_gone(pid), "the process ends with the root")
+    finally:
+        os.kill(fork, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("on", ["process", "interpreter", "thread"])
+def test_all_clean_up_when_the_root_is_gone(on, tmp_path):
+    if on == "interpreter" and _interpreter.reason_against() is not None:
+        pytest.skip("no interpreters here")
+    log = tmp_path / "log"
+    program = source(
+        f"""
+        started = weft.Channel(10)
+        with weft.Group() as group:
+            outer = group.spawn(kin.cleans_up_with_others, {on!r}, 3, started, {str(log)!r}, on="process")
+            pids = [started.recv().wait({LIMIT}) for _ in range(3)]
+            print(*pids, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        *("kin", "os", "signal"),
+    )
+    root = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=2 * LIMIT)
+    pids = list(map(int, root.stdout.split()))
+    until(lambda: all(map(is_gone, pids)), "all end")
+    until(lambda: sorted(log.read_text().split()) == ["inner"] * 3 + ["outer"], "all have cleaned up")
+    assert "Traceback" not in root.stderr.replace("KeyboardInterrupt", "")
+
+
+@pytest.mark.parametrize("kind", ["a channel", "memory"])
+@pytest.mark.parametrize("who", ["here", "there"])
+def test_a_reason_with_something_that_cannot_travel_in_it_is_told_in_words(kind, who):
+    ch, started = weft.Channel(), weft.Channel(1)
+    with weft.Group() as group:
+        if who == "there":
+            told = group.spawn(kin.closes_with, ch, kind, on="process").join().wait(LIMIT)
+            with pytest.raises(weft.RemoteError, match=r"ValueError: \('why', <"):
+                ch.recv().wait(LIMIT)
+        else:
+            process = group.spawn(kin.closes_after, ch, started, on="process")
+            started.recv().wait(LIMIT)
+            ch.close(kin.reason_of(kind))
+            told = process.join().wait(LIMIT)
+        assert "ValueError" in told and "why" in told
+
+
+def test_a_channel_that_its_last_receiver_has_left_says_so_when_it_has_moved():
+    out = weft.Channel(1)
+    with weft.Group() as group:
+        assert group.spawn(kin.moves_one_without_receivers, out, on="process").join().wait(LIMIT) == "NoReceivers"
+    with pytest.raises(weft.NoReceivers):
+        out.recv().wait(LIMIT).send(1).wait(LIMIT)
+
+
+def test_what_is_given_back_comes_before_what_was_lent():
+    ch, parked = weft.Channel(10), weft.Channel()
+    with weft.Group() as group:
+        process = group.spawn(kin.leaves_what_came_first, ch, parked, on="process")
+        parked.recv().wait(LIMIT)
+        ch.send_many(list(range(6))).wait(LIMIT)
+        parked.send("sent").wait(LIMIT)
+        assert process.join().wait(LIMIT) == list(range(6))
+
+
+@pytest.mark.parametrize("on", ["process", "interpreter", "thread"])
+def test_a_job_for_which_there_is_no_thread_fails_alone(on):
+    if on == "interpreter" and _interpreter.reason_against() is not None:
+        pytest.skip("no interpreters here")
+    started, ended = weft.Channel(1), weft.Channel(1)
+    with pytest.raises(ExceptionGroup) as failed, weft.Pool(1, on=on) as pool:
+        pool.spawn(kin.refuses_a_thread).join().wait(LIMIT)
+        pool.spawn(kin.says_how_it_ends, started, ended)
+        started.recv().wait(LIMIT)
+        pool.spawn(kin.square, 3)
+    (error,) = failed.value.exceptions
+    assert type(error) is RuntimeError and "can't start new thread" in str(error)
+    assert ended.recv().wait(LIMIT) == "cancelled"  # by the pool, and not lost with its place
+
+
+def test_modules_of_the_folder_it_stands_in_are_not_taken_for_those_it_needs(tmp_path):
+    elsewhere, program = tmp_path / "elsewhere", tmp_path / "program.py"
+    elsewhere.mkdir()
+    (elsewhere / "json.py").write_text("raise SystemExit('this is not the json that was wanted')")
+    text = f"""
+        os.chdir({str(elsewhere)!r})
+        sys.path.append(pathlib.Path("no text, which Python ignores"))
+        with weft.Group() as group:
+            print(group.spawn(kin.square, 3, on="process").join().wait({LIMIT}))
+        """
+    program.write_text(source(text, "kin", "os", "pathlib", "sys"))
+    ended = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=2 * LIMIT)
+    assert (ended.stdout, ended.stderr) == ("9\n", "")

@@ -456,3 +456,27 @@ def test_a_wake_up_that_finds_nothing_is_passed_on():
     for thread in threads:
         thread.join(10)
     assert sorted(got) == [(0, "one"), (0, "two")]
+
+
+def test_a_round_that_was_met_and_is_not_stepped_yet_is_looked_at_by_the_collector():
+    """A debug build counts whether each reference is shown to it once."""
+
+    async def main():
+        one, other, got = weft.Channel(1), weft.Channel(1), []
+
+        async def takes():
+            async for event in weft.selecting(one, other):
+                got.append(event.value)
+                if event.value == 2:
+                    return
+
+        task = asyncio.create_task(takes())
+        for value in (1, 2):
+            await asyncio.sleep(0)
+            one.send_nowait(value)
+            gc.collect()
+            await asyncio.sleep(0)
+        await task
+        assert got == [1, 2]
+
+    asyncio.run(main())
