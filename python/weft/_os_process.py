@@ -226,7 +226,8 @@ class ProcessWorker(Worker):
             folder = os.getcwd()
         except OSError:
             folder = None  # it was removed
-        path = [entry for entry in sys.path if isinstance(entry, str)]  # the others are ignored by Python, too
+        listed: list[Any] = sys.path
+        path = [entry for entry in listed if isinstance(entry, str)]  # the others are ignored by Python, too
         manner = (self._with_loop, path, folder, dict(os.environ))
         if _crossing.is_elsewhere():
             self._have_run(orders, reports, manner)
