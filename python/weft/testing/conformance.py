@@ -165,7 +165,7 @@ def _where(thread: threading.Thread) -> str:
         faulthandler.dump_traceback(file)
         file.seek(0)
         threads = file.read().split("\n\n")
-    stack = next((told for told in threads if f"{thread.ident or 0:x} " in told.partition("(")[0]), "")
+    stack = next((told for told in threads if f"{thread.ident or 0:x} " in told.partition("(")[0].lower()), "")
     return stack and "It stands here, the last call first:\n" + "\n".join(stack.splitlines()[1:7])
 
 
