@@ -24,7 +24,7 @@ export PYO3_PYTHON := $(CURDIR)/$(venv)/python
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint free-threading bench bench-cores plots wheel matrix stress storms compat loom shuttle miri fuzz bench-rust clean FORCE
+.PHONY: help build demo test lint free-threading portability bench bench-cores plots wheel matrix stress storms compat loom shuttle miri fuzz bench-rust clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -54,6 +54,14 @@ free-threading: .venv/.build .venv/.test ## what weft does in builds without a G
 	@rm -f .venv/.built
 	$(venv)/maturin develop --release $(locked) -- --cfg Py_GIL_DISABLED
 	$(venv)/python -m pytest $(ARGS)
+
+foreign := x86_64-apple-darwin aarch64-apple-darwin x86_64-pc-windows-gnu
+
+portability: ## compile for macOS and Windows, as far as that goes without them: nothing is linked or run
+	@scripts/check-rust
+	rustup target add $(foreign)
+	@set -e; for target in $(foreign); do echo "== $$target"; PYO3_CONFIG_FILE=$(CURDIR)/scripts/elsewhere.cfg \
+		cargo clippy $(locked) --workspace --target $$target --target-dir target/portability -- -D warnings; done
 
 bench: build .venv/.bench ## weft beside its rivals; see benches/README.md
 	$(venv)/python benches/run.py $(ARGS)

@@ -104,7 +104,7 @@ impl Block {
 pub(crate) enum Board {}
 
 impl Board {
-    pub(crate) const WORDS: u32 = 0;
+    pub(crate) const WORDS: u32 = 1;
 
     pub(crate) fn made() -> io::Result<(Self, Passed)> {
         Err(io::ErrorKind::Unsupported.into())
