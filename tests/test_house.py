@@ -61,7 +61,7 @@ def test_one_door_to_threads_and_atomics():
 @in_a_checkout
 def test_one_door_to_sockets_and_descriptors():
     pattern = r"\brustix\b|\bstd::os\b|\blibc\b"
-    assert naming(pattern, ROOT / "crates/weft-link/src") == {"os/unix.rs"}
+    assert naming(pattern, ROOT / "crates/weft-link/src") == {"os/unix.rs", "os/watch.rs"}
 
 
 # What a file about somebody else's library may import: it is loaded only where a program has loaded that.
