@@ -373,13 +373,17 @@ def leaves_a_barrier(ch):
         return before, barrier.waiting, "timed out"
 
 
-def send_more_than_a_message(ch):
-    """A gibibyte, in parts that are too small to be passed on as blocks. What it came to."""
+def send_more_than_a_message(ch, beside):
+    """A gibibyte, in parts that are too small to be passed on as blocks, and an end. What it came to."""
     part = bytes(60 << 10)
     try:
-        ch.send_many([part] * 18_000).wait()
+        with beside.sender() as tx:
+            ch.send_many([tx, *[part] * 18_000]).wait()
     except ValueError as refused:
-        return False, refused
+        try:
+            beside.recv().wait()
+        except weft.Closed:
+            return False, refused
     return True, None
 
 

@@ -786,7 +786,7 @@ def test_a_result_that_cannot_go_fails_the_process(driver, function, kind, said)
 @pytest.mark.slow
 def test_values_too_large_for_one_message_are_refused_and_stay_with_their_sender(child):
     ch = weft.Channel(1)
-    well, error = child.begin(kin.send_more_than_a_message, ch).join().wait(LIMIT * 3)
+    well, error = child.begin(kin.send_more_than_a_message, ch, weft.Channel(1)).join().wait(LIMIT * 3)
     assert not well and type(error) is ValueError and "in one message" in str(error)
     assert len(ch) == 0 and parked(ch) == (0, 0)
 

@@ -338,6 +338,10 @@ impl Inner {
         let frame = request.write(self);
         if let Some(size) = frame.too_large() {
             self.blocks.take_back(&frame.lent);
+            // As it would be if the value were dropped.
+            for (channel, side) in frame.ends {
+                self.close(channel, side, None);
+            }
             return Err(SubmitError::TooLarge { size });
         }
         Ok(frame)

@@ -43,6 +43,8 @@ pub(crate) struct Frame {
     pub(crate) blocks: Vec<(Passed, usize)>,
     /// The numbers of the blocks that are lent with it, and which of them are new.
     pub(crate) lent: Vec<(u64, bool)>,
+    /// The ends that leave with it.
+    pub(crate) ends: Vec<(ChannelId, Side)>,
 }
 
 impl Frame {
@@ -613,6 +615,7 @@ struct Writer<'a> {
     bytes: Vec<u8>,
     blocks: Vec<(Passed, usize)>,
     lent: Vec<(u64, bool)>,
+    exported: Vec<(ChannelId, Side)>,
     ends: &'a dyn Ends,
 }
 
@@ -620,12 +623,12 @@ impl<'a> Writer<'a> {
     fn new(ends: &'a dyn Ends) -> Self {
         let mut bytes = Vec::with_capacity(64);
         bytes.resize(HEADER, 0);
-        Self { bytes, blocks: Vec::new(), lent: Vec::new(), ends }
+        Self { bytes, blocks: Vec::new(), lent: Vec::new(), exported: Vec::new(), ends }
     }
 
     fn finish(mut self) -> Frame {
         header(&mut self.bytes, self.blocks.len() as u16, 0);
-        Frame { bytes: self.bytes, blocks: self.blocks, lent: self.lent }
+        Frame { bytes: self.bytes, blocks: self.blocks, lent: self.lent, ends: self.exported }
     }
 
     fn u8(&mut self, number: u8) {
@@ -703,6 +706,7 @@ impl<'a> Writer<'a> {
                 Attachment::End(end) => {
                     self.u8(1);
                     let (channel, side, about) = self.ends.export(end);
+                    self.exported.push((channel, side));
                     self.u64(channel);
                     self.side(side);
                     self.about(&about);
