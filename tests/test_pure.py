@@ -23,7 +23,7 @@ STUB = ast.parse(Path(weft.__file__).with_name("_weft.pyi").read_text())
 
 # Processes in a loop are asyncio's own tasks, and there are no other places.
 NOT_HERE = ["Task", "_interpreter", "_listen", "_leave"]
-NOT_HERE += ["_check_crossing", "_share", "_add_peer", "_disconnect", "_connect", "_leave_root"]
+NOT_HERE += ["_check_crossing", "_share", "_add_peer", "_disconnect", "_given_up", "_connect", "_leave_root"]
 
 
 def declared():

@@ -195,6 +195,9 @@ impl Blocks {
         if len > size {
             return Err(Broken("a value larger than its block"));
         }
+        if size == 0 {
+            return Err(Broken("a block of nothing"));
+        }
         let mapping = match Mapping::new(descriptor, size, len).map_err(|_| Broken("a block that cannot be mapped"))? {
             Ok(mapping) => mapping,
             Err(bytes) => {

@@ -162,7 +162,7 @@ class Law:
 def _where(thread: threading.Thread) -> str:
     # Not by `sys._current_frames()`: it makes objects of what other interpreters execute, too, which these free as if they were theirs.
     with tempfile.TemporaryFile("w+") as file:
-        faulthandler.dump_traceback(file)
+        faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         threads = file.read().split("\n\n")
     stack = next((told for told in threads if f"{thread.ident or 0:x} " in told.partition("(")[0].lower()), "")

@@ -499,3 +499,21 @@ impl Forks {
         self.0 / PROCESS == other.0 / PROCESS
     }
 }
+
+#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+mod tests {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_mapped_is_read() {
+        let beyond_all_addresses = 1 << 47;
+        let descriptor = memfd_create("weft-test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::io::write(&descriptor, b"what is in it").unwrap();
+        ftruncate(&descriptor, beyond_all_addresses as u64).unwrap();
+        fcntl_add_seals(&descriptor, SealFlags::SHRINK).unwrap();
+        let read = Mapping::new(descriptor, beyond_all_addresses, 7).unwrap();
+        assert_eq!(read.err().as_deref(), Some(&b"what is"[..]));
+    }
+}
