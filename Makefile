@@ -2,7 +2,7 @@
 # It needs Rust, CPython and make. Python packages go into .venv, never anywhere else.
 
 PYTHON ?=        # the interpreter to build for; empty: the newest that scripts/find-python finds
-ARGS ?=          # more arguments for the program that demo, test, bench, bench-cores, plots, stress, storms, compat or fuzz runs in the end
+ARGS ?=          # more arguments for the program that demo, test, bench, bench-cores, plots, stress, storms, kills, compat or fuzz runs in the end
 JSON ?=          # what `make plots` draws; empty: it measures first
 SECONDS ?= 60    # how long `make stress` runs, and each target of `make fuzz`
 LAB ?=           # a command: `$(LAB) run CMD` runs CMD among more interpreters (see CONTRIBUTING.md)
@@ -24,7 +24,7 @@ export PYO3_PYTHON := $(CURDIR)/$(venv)/python
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .NOTPARALLEL:
-.PHONY: help build demo test lint free-threading portability bench bench-cores plots wheel matrix stress storms compat loom shuttle miri fuzz bench-rust clean FORCE
+.PHONY: help build demo test lint free-threading portability bench bench-cores plots wheel matrix stress storms kills compat loom shuttle miri fuzz bench-rust clean FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -92,6 +92,9 @@ stress: build .venv/.test ## random load for SECONDS=60
 
 storms: build .venv/.test ## a million operations under random cancels and timeouts in each world and in mixtures of them
 	WEFT_OPERATIONS=1000000 $(venv)/python -m pytest -rP tests/test_storms.py $(ARGS)
+
+kills: build .venv/.test ## a thousand processes killed at random moments, for each of senders, receivers and parents
+	WEFT_KILLS=1000 $(venv)/python -m pytest -rP tests/test_os_processes.py -k 'death_at_any_moment or parent_that_was_killed' -o timeout=3600 $(ARGS)
 
 compat: build .venv/.test ## the standard library's own tests of queues and tasks against weft's
 	$(venv)/python tests/compat/run_upstream.py $(ARGS)

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 
 import abroad
@@ -37,6 +38,7 @@ pytestmark = [
 ]
 
 ROUNDS = int(os.environ.get("WEFT_ROUNDS", "50"))
+KILLS = int(os.environ.get("WEFT_KILLS", "0"))  # `make kills`
 SOON = 5  # seconds: what is promised at once has long happened
 
 
@@ -908,7 +910,14 @@ def test_a_loop_is_told_of_a_death(run):
 @pytest.mark.parametrize("function", [kin.pours, kin.drinks, kin.drinks_soon, kin.chooses])
 def test_a_death_at_any_moment_hangs_nobody(function):
     """The other party is here, and goes on until it is told, or has nobody to wait for."""
-    for round in range(max(1, ROUNDS // 4)):
+    delays, killed = [], 0.0
+
+    def kill(pid):
+        nonlocal killed
+        killed = time.perf_counter()
+        os.kill(pid, signal.SIGKILL)
+
+    for round in range(KILLS or max(1, ROUNDS // 4)):
         dice = random.Random(round)
         ch = weft.Channel(dice.choice([0, 0, 1, 5, 100]))
         with dying_group() as group:
@@ -916,7 +925,7 @@ def test_a_death_at_any_moment_hangs_nobody(function):
             process, pid = begin(group, function, end)
             if end is not ch:
                 end.close()
-            killer = threading.Timer(dice.random() / 200, os.kill, (pid, signal.SIGKILL))
+            killer = threading.Timer(dice.random() / 200, kill, (pid,))
             killer.start()
             moved = 0
             try:
@@ -934,11 +943,22 @@ def test_a_death_at_any_moment_hangs_nobody(function):
                 assert has_died(alone.__cause__, pid, -signal.SIGKILL) and alone.value == moved
             except weft.Cancelled:
                 pass  # the group was told first
+            delays.append(time.perf_counter() - killed)
             killer.join()
             stats = ch.statistics()
             assert stats.sent == stats.received + stats.dropped + stats.buffered
             assert parked(ch) == (0, 0)
         assert is_gone(pid)
+    say_how_late("from the kill to the error", delays)
+
+
+def say_how_late(what, delays):
+    """For who asks (`-rP`, as `make kills` does)."""
+    delays = sorted(1000 * delay for delay in delays)
+    half, last = delays[len(delays) // 2], delays[-1]
+    print(
+        f"{what}: {len(delays)} rounds, median {half:.1f} ms, greatest {last:.1f} ms, past 100 ms {sum(d > 100 for d in delays)}"
+    )
 
 
 @LINUX
@@ -958,20 +978,30 @@ def test_children_end_with_a_parent_that_was_killed(function):
         """,
         "kin",
     )
-    memory = set(os.listdir("/dev/shm"))
+    memory, delays = set(os.listdir("/dev/shm")), []
+    for _ in range(1 + (KILLS // 3 if function != "computes" else 0)):  # those that compute are given time to end
+        delays.append(kill_a_parent(program))
+    assert set(os.listdir("/dev/shm")) <= memory
+    say_how_late("from the kill of their parent to the end of all", delays)
+
+
+def kill_a_parent(program):
+    """How long its three children stayed."""
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     children = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(children) == 3 and not any(is_gone(pid) for pid in children)
+    time.sleep(random.random() / 200)
+    killed = time.perf_counter()
     parent.kill()
     parent.wait(LIMIT)
     parent.stdout.close()
     try:
         spin(lambda: all(is_gone(pid) for pid in children), "the children end")
+        return time.perf_counter() - killed
     finally:
         for pid in children:
             if not is_gone(pid):
                 os.kill(pid, signal.SIGKILL)
-    assert set(os.listdir("/dev/shm")) <= memory
 
 
 @LINUX
