@@ -174,8 +174,10 @@ def test_poison_takes_back_what_a_process_had_not_taken():
 
 
 FORKED = """
-import asyncio, gc, os, sys, threading
+import asyncio, gc, os, sys, threading, warnings
 import weft
+
+warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # with threads of a link
 
 sys.path.insert(0, {path!r})
 import kin
