@@ -942,3 +942,10 @@ def says_how_it_ends(started, ch):
 def collects(ch, started):
     started.send_nowait(os.getpid())
     return list(ch)
+
+
+def poisons_a_moment_later(ends, ready):
+    ch = ends.recv().wait()
+    ready.send(None).wait()
+    time.sleep(0.05)
+    ch.poison()

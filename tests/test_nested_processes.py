@@ -162,7 +162,7 @@ def test_a_forked_child_of_a_process_starts_none_and_says_so():
 
 
 @NO_INTERPRETERS
-@pytest.mark.parametrize("on", ["process", "interpreter"])
+@pytest.mark.parametrize("on", PLACES)
 def test_an_interpreter_that_has_listened_and_has_idle_ones_of_its_own_ends_without_a_word(on):
     program = source(
         f"""

@@ -38,6 +38,9 @@ pytestmark = [
 ]
 
 ROUNDS = int(os.environ.get("WEFT_ROUNDS", "50"))
+FORKING = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+NO_INTERPRETERS = pytest.mark.skipif(_interpreter.reason_against() is not None, reason="no interpreters here")
+PLACES = ["process", pytest.param("interpreter", marks=NO_INTERPRETERS), "thread"]
 KILLS = int(os.environ.get("WEFT_KILLS", "0"))  # `make kills`
 SOON = 5  # seconds: what is promised at once has long happened
 
@@ -1264,7 +1267,7 @@ def test_blocks_are_used_again_and_no_descriptors_pile_up(swap):
     assert len(seen - before) <= 3, "one that is read, one on its way back, one to write to"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@FORKING
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_what_a_forked_child_inherits_does_not_change_when_its_parent_lets_go():
     # In a program of its own: not every CPython can fork where there are other interpreters, which some tests leave idle.
@@ -1357,7 +1360,7 @@ def run_apart(text, *arguments):
     return ended.stdout
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@FORKING
 def test_a_forked_child_of_a_child_says_nothing_on_its_parents_link():
     """An end that was received, and not taken up when the process forked, is the parent's alone."""
     out = run_apart(
@@ -1375,7 +1378,7 @@ def test_a_forked_child_of_a_child_says_nothing_on_its_parents_link():
     assert out == "sent still open\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@FORKING
 def test_a_forked_child_of_the_root_says_nothing_on_its_links():
     out = run_apart(
         f"""
@@ -1398,7 +1401,7 @@ def test_a_forked_child_of_the_root_says_nothing_on_its_links():
     assert out == "['still open']\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@FORKING
 def test_a_plain_fork_of_the_root_keeps_no_process_alive():
     program = source(
         f"""
@@ -1425,10 +1428,8 @@ def test_a_plain_fork_of_the_root_keeps_no_process_alive():
         os.kill(fork, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("on", ["process", "interpreter", "thread"])
+@pytest.mark.parametrize("on", PLACES)
 def test_all_clean_up_when_the_root_is_gone(on, tmp_path):
-    if on == "interpreter" and _interpreter.reason_against() is not None:
-        pytest.skip("no interpreters here")
     log = tmp_path / "log"
     program = source(
         f"""
@@ -1483,10 +1484,8 @@ def test_what_is_given_back_comes_before_what_was_lent():
         assert process.join().wait(LIMIT) == list(range(6))
 
 
-@pytest.mark.parametrize("on", ["process", "interpreter", "thread"])
+@pytest.mark.parametrize("on", PLACES)
 def test_a_job_for_which_there_is_no_thread_fails_alone(on):
-    if on == "interpreter" and _interpreter.reason_against() is not None:
-        pytest.skip("no interpreters here")
     started, ended = weft.Channel(1), weft.Channel(1)
     with pytest.raises(ExceptionGroup) as failed, weft.Pool(1, on=on) as pool:
         pool.spawn(kin.refuses_a_thread).join().wait(LIMIT)
@@ -1511,3 +1510,31 @@ def test_modules_of_the_folder_it_stands_in_are_not_taken_for_those_it_needs(tmp
     program.write_text(source(text, "kin", "os", "pathlib", "sys"))
     ended = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=2 * LIMIT)
     assert (ended.stdout, ended.stderr) == ("9\n", "")
+
+
+@NO_INTERPRETERS
+def test_what_was_dropped_elsewhere_of_a_channel_that_is_gone_is_told_to_no_other():
+    """Nobody has told of it yet when its object goes, and others come, one of them at its address."""
+    out = run_apart(
+        f"""
+        sys.setswitchinterval(5)  # the thread that tells has no turn meanwhile
+        ends, ready, others, told = weft.Channel(1), weft.Channel(), [], []
+        with weft.Group() as group:
+            group.spawn(kin.poisons_a_moment_later, ends, ready, on="interpreter")
+            ch = weft.Channel(4, on_undelivered=lambda value: None)
+            for value in "ab":
+                ch.send_nowait(value)
+            ends.send(ch).wait({LIMIT})
+            ready.recv().wait({LIMIT})
+            until = time.perf_counter() + 0.3
+            while time.perf_counter() < until:
+                pass
+            del ch
+            for _ in range(20):
+                others.append(weft.Channel(4, on_undelivered=told.append))
+                weft._weft._share(others[-1])
+        time.sleep(0.1)
+        print(told)
+        """
+    )
+    assert out == "[]\n"
